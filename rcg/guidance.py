@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['guided_mean', 'guided_x0', 'SeededNoise', 'SampleStep', 'sample_steps', 'sample']
 
-# %% ../nbs/06_guidance.ipynb #ac2101a4
+# %% ../nbs/06_guidance.ipynb #30bff83a
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,22 +38,23 @@ def guided_x0(
     noise = diffusion.noise_from_x0(x_t, t, p.x0) - scale * diffusion.at("noise", t) * gradient
     return diffusion.x0_from_noise(x_t, t, noise)
 
-# %% ../nbs/06_guidance.ipynb #ff69c9e2
+# %% ../nbs/06_guidance.ipynb #b249ff2c
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
     def __init__(
         self,
-        seeds,  # (N,) integers, one per image
+        seeds,  # (N,) non-negative integers, one per image
         shape: tuple[int, ...],  # of one image
         device: torch.device | str = "cpu",  # where the noise is wanted
     ):
-        self.generators = [torch.Generator().manual_seed(int(s)) for s in seeds]
+        self.generators = [np.random.default_rng(int(seed)) for seed in seeds]
         self.shape, self.device = shape, device
 
     def __call__(self) -> Tensor:  # (N, *shape) float32
         "The next noise of every image."
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        noise = np.stack([rng.standard_normal(self.shape, dtype=np.float32) for rng in self.generators])
+        return torch.from_numpy(noise).to(self.device)
 
 # %% ../nbs/06_guidance.ipynb #4473f931
 class SampleStep(NamedTuple):

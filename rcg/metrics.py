@@ -135,7 +135,7 @@ def precision_recall(
     "Improved precision and recall (Kynkäänniemi et al., 2019)."
     return tuple(in_manifold(a, b, k, block).double().mean().item() for a, b in ((fake, real), (real, fake)))
 
-# %% ../nbs/07_metrics.ipynb #a287b0b3
+# %% ../nbs/07_metrics.ipynb #98a4e437
 class Interval(NamedTuple):
     "A value and the interval that it is known to."
     value: float
@@ -148,14 +148,17 @@ class Interval(NamedTuple):
 
 def bootstrap(
     statistic: Callable[[Tensor], float],  # of an index tensor into the images
-    n: int,  # number of images
+    labels: Tensor | int,  # (N,) class of every image; or just N, if they were not drawn class by class
     draws: int = 200,  # resampled sets
     level: float = 0.95,  # probability that the interval is meant to have
     seed: int = 0,  # of the resampling
 ) -> Interval:
-    "The statistic of all n images, with the spread of its centred bootstrap distribution around it."
+    "The statistic of all images, with the spread of its centred bootstrap distribution around it."
+    labels = torch.zeros(labels) if isinstance(labels, int) else labels.cpu()
+    classes = [torch.nonzero(labels == label)[:, 0].numpy() for label in labels.unique()]
     rng = np.random.default_rng(seed)
-    value = statistic(torch.arange(n))
-    resampled = np.array([statistic(torch.from_numpy(rng.integers(n, size=n))) for _ in range(draws)])
+    value = statistic(torch.arange(len(labels)))
+    draw = lambda: torch.from_numpy(np.concatenate([rng.choice(members, len(members)) for members in classes]))
+    resampled = np.array([statistic(draw()) for _ in range(draws)])
     low, high = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, value + low, value + high)

@@ -25,7 +25,7 @@ def timestep_embedding(
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
-# %% ../nbs/02_unet.ipynb #a9fbe176
+# %% ../nbs/02_unet.ipynb #6dc038de
 def zeroed(module: nn.Module) -> nn.Module:
     "The module with all its parameters set to zero."
     for p in module.parameters():
@@ -36,7 +36,7 @@ def zeroed(module: nn.Module) -> nn.Module:
 def norm(channels: int) -> nn.GroupNorm:
     "Group normalisation in 32 groups, as everywhere in these models."
     if channels % 32:
-        raise ValueError(f"a layer of {channels} channels cannot be normalised in 32 groups: use a width that is a multiple of 32")
+        raise ValueError(f"{channels} channels cannot be normalised in 32 groups: use a width that is a multiple of 32")
     return nn.GroupNorm(32, channels)
 
 

@@ -1,0 +1,51 @@
+"""Two processes do what one does."""
+
+import json
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+WORK = textwrap.dedent(
+    """
+    import json, sys
+    import torch
+    from accelerate import PartialState
+    from rcg.attack import Attack, L2
+    from rcg.classifier import Classifier, ClassifierConfig
+    from rcg.data import digits
+    from rcg.diffusion import Diffusion
+    from rcg.training import TrainingConfig, train_classifier
+
+    where = PartialState(cpu=True)
+    torch.set_num_threads(1)
+    torch.manual_seed(where.process_index)  # as careless as can be: other weights in every process
+    classifier = Classifier(ClassifierConfig(8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,), head_width=32))
+    config = TrainingConfig(steps=4, lr=1e-3, batch_size=32, save_every=2)
+    run = train_classifier(classifier, Diffusion(), digits(), config, Attack(L2(0.5), 3), sys.argv[1])
+    state = list(run)[-1]
+    weight = classifier.out[2].c_proj.weight.detach()
+    print("RESULT", where.process_index, json.dumps([state.history, weight.flatten()[:50].tolist()]), flush=True)
+    """
+)
+
+
+def results(command: list[str]) -> dict[int, list]:
+    out = subprocess.run(command, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    rows = [line.split(" ", 2)[1:] for line in out.stdout.splitlines() if line.startswith("RESULT")]
+    return {int(rank): json.loads(text) for rank, text in rows}
+
+
+def test_training_on_two_processes_matches_one(tmp_path):
+    script = tmp_path / "work.py"
+    script.write_text(WORK)
+    one = results([sys.executable, str(script), str(tmp_path / "one")])[0]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two = results([*launch, str(script), str(tmp_path / "two")])
+    assert two.keys() == {0, 1} and two[0] == two[1]  # the processes agree exactly
+    history, weights = two[0]
+    for ours, theirs in zip(history, one[0]):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
+    assert weights == pytest.approx(one[1], rel=1e-3, abs=1e-5)

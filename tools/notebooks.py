@@ -1,0 +1,59 @@
+"""Work on the notebooks from a terminal.
+
+python tools/notebooks.py run nbs/05_training.ipynb ...   execute in place, one after the other, and clean
+python tools/notebooks.py readme                          write README.md from nbs/index.ipynb
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbdev.clean import nbdev_clean
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(path: Path):
+    "Execute a notebook where it lies; its outputs are what was printed last, without the progress in between."
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}).execute()
+    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+    nbformat.write(notebook, path)
+    nbdev_clean(str(path))
+
+
+def readme() -> str:
+    "The text of index.ipynb as a README: prose and code, no outputs, links that work from the repository's root."
+    notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
+    parts = ["<!-- Written by tools/notebooks.py from nbs/index.ipynb: edit that. -->"]
+    for cell in notebook.cells:
+        if cell.source.startswith("#| hide"):
+            continue
+        if cell.cell_type == "markdown":
+            text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", cell.source)
+            parts.append(text.replace("](../", "]("))
+        elif cell.cell_type == "code":
+            parts.append(f"```python\n{cell.source}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run").add_argument("paths", nargs="+", type=Path)
+    commands.add_parser("readme")
+    args = parser.parse_args()
+    if args.command == "readme":
+        (ROOT / "README.md").write_text(readme(), encoding="utf-8")
+        return
+    for path in args.paths:
+        print(path, file=sys.stderr)
+        run(path)
+
+
+if __name__ == "__main__":
+    main()
