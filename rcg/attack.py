@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .classifier import frozen
 
-# %% ../nbs/04_attack.ipynb #908c8bb9
+# %% ../nbs/04_attack.ipynb #2a77f6b7
 @dataclass(frozen=True)
 class L2:
     "Perturbations of Euclidean length at most ε over the whole image."
@@ -49,7 +49,7 @@ def _length(x: Tensor) -> Tensor:  # (N, ...) to (N, 1, ..., 1)
     "Euclidean length of every sample."
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
 
-# %% ../nbs/04_attack.ipynb #cbd71846
+# %% ../nbs/04_attack.ipynb #1797ed9c
 class AttackStep(NamedTuple):
     "The state of an attack before a step, or at its end."
     x: Tensor  # (N, C, H, W) all images as they are now
@@ -68,7 +68,9 @@ def pgd_steps(
     targeted: bool = False,  # move towards y instead of away from it
     early_stop: bool = True,  # stop moving a sample once the attack has succeeded on it
 ):
-    "Yield an `AttackStep` before each move and one at the end."
+    "Yield an `AttackStep` before each move and one at the end. Raises `ValueError` for fewer than one step."
+    if steps < 1:
+        raise ValueError(f"an attack needs at least one step, not {steps}")
     step_size = 2.5 * threat.eps / steps if step_size is None else step_size
     x, active = x_t.detach().clone(), torch.arange(len(x_t), device=x_t.device)
     for _ in range(steps):
@@ -90,13 +92,22 @@ def pgd_steps(
     yield AttackStep(x, active[:0], x.new_empty(0))
 
 
-def pgd(*args, **kwargs) -> Tensor:  # attacked x_t, like x_t
-    "The attacked images; arguments as for `pgd_steps`."
-    for state in pgd_steps(*args, **kwargs):
+def pgd(
+    classifier,  # any function (x, t) to logits (N, classes)
+    x_t: Tensor,  # (N, C, H, W) images, noised to timestep t
+    t: Tensor,  # (N,) int64, original timesteps
+    y: Tensor,  # (N,) int64: the true labels, or the wanted ones if targeted
+    threat: L2 | Linf,  # the set that the perturbation stays in
+    steps: int = 7,  # at most this many moves
+    step_size: float | None = None,  # length of a move, in the units of ε; by default 2.5 ε / steps
+    **options,  # `targeted` and `early_stop`, as for `pgd_steps`
+) -> Tensor:  # attacked x_t, like x_t
+    "The attacked images (Madry et al., 2018; stopping early as in Section 4.2 of the paper)."
+    for state in pgd_steps(classifier, x_t, t, y, threat, steps, step_size, **options):
         pass
     return state.x
 
-# %% ../nbs/04_attack.ipynb #b9dbded3
+# %% ../nbs/04_attack.ipynb #4fe57b67
 @dataclass(frozen=True)
 class Attack:
     "PGD with its settings: `attack(classifier, x_t, t, y)` returns attacked images."
@@ -107,5 +118,5 @@ class Attack:
     early_stop: bool = True
 
     def __call__(self, classifier, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        settings = (self.threat, self.steps, self.step_size, self.targeted, self.early_stop)
-        return pgd(classifier, x_t, t, y, *settings)
+        options = dict(targeted=self.targeted, early_stop=self.early_stop)
+        return pgd(classifier, x_t, t, y, self.threat, self.steps, self.step_size, **options)

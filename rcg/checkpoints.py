@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['read_weights', 'load_unet', 'load_classifier', 'convert']
 
-# %% ../nbs/09_checkpoints.ipynb #6aa1b9dc
+# %% ../nbs/09_checkpoints.ipynb #d971c46b
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -17,7 +18,7 @@ from .experiment import PRESETS, preset
 from .training import load_tensors, load_weights, save_tensors
 from .unet import UNet
 
-# %% ../nbs/09_checkpoints.ipynb #d69baa45
+# %% ../nbs/09_checkpoints.ipynb #a3717e88
 def read_weights(
     path: str | Path,  # .safetensors, or a PyTorch file of a state dict
 ) -> dict[str, Tensor]:  # by parameter name, on the CPU
@@ -28,7 +29,8 @@ def read_weights(
     if path.suffix == ".safetensors":
         return load_tensors(path)[0]
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        zipped = zipfile.is_zipfile(path)  # files of torch before 1.6 are not, and cannot be memory-mapped
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except UnpicklingError:  # torch's own message recommends to run whatever the file contains
         raise OSError(f"{path} holds more than tensors, and loading it could execute code: get a plain state dict") from None
     except (RuntimeError, EOFError, ValueError) as e:
@@ -37,7 +39,7 @@ def read_weights(
         raise OSError(f"{path} holds something other than a state dict: pass a file of parameter tensors by name")
     return tensors
 
-# %% ../nbs/09_checkpoints.ipynb #730b40bc
+# %% ../nbs/09_checkpoints.ipynb #673f2ade
 def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
     "Names of the presets whose network of this kind has exactly these parameters."
     shapes, names = {k: v.shape for k, v in tensors.items()}, []

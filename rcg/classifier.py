@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from .unet import Encoder, EncoderConfig, attend, norm
 
-# %% ../nbs/03_classifier.ipynb #2c685ca3
+# %% ../nbs/03_classifier.ipynb #54c1a814
 class AttentionPool(nn.Module):
     "Self-attention over all positions and their mean; the mean's output is the result."
 
@@ -37,7 +37,7 @@ class ClassifierConfig(EncoderConfig):
     head_width: int | None = 64  # channels per attention head
     classes: int = 10
 
-# %% ../nbs/03_classifier.ipynb #27e829bc
+# %% ../nbs/03_classifier.ipynb #28e1da49
 class Classifier(Encoder):
     "The time-dependent classifier h_φ(x_t, t)."
 
@@ -60,7 +60,7 @@ class Classifier(Encoder):
         "The gradient of log p_φ(y | x_t, t) with respect to x_t; see the function of this name."
         return log_prob_gradient(self, x_t, t, y)
 
-# %% ../nbs/03_classifier.ipynb #170b92d2
+# %% ../nbs/03_classifier.ipynb #afc3bb85
 class frozen:
     "Context in which no parameter of `model` requires a gradient; any callable passes through."
 

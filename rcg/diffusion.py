@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/01_diffusion.ipynb #6c28b8b6
+# %% ../nbs/01_diffusion.ipynb #7cc48310
 def linear_betas(
     steps: int,  # T
 ) -> np.ndarray:  # (T,) float64
@@ -32,15 +32,17 @@ def cosine_betas(
 
 SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
 
-# %% ../nbs/01_diffusion.ipynb #d2bf0e00
+# %% ../nbs/01_diffusion.ipynb #ac62399d
 def evenly_spaced(
     count: int,  # how many timesteps to keep
     steps: int,  # T
 ) -> np.ndarray:  # (count,) int64, rising
     "`count` of `steps` timesteps from 0 to T-1, evenly spread and rounded (ADM's section rule)."
-    if not 1 <= count <= steps:
-        raise ValueError(f"cannot keep {count} of {steps} timesteps: choose 1 to {steps}")
-    return np.linspace(0, steps - 1, count).round().astype(np.int64)
+    if not 2 <= count <= steps:
+        raise ValueError(f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}")
+    # adding up the stride, as ADM does, rounds differently from multiples of it where they end in a half
+    positions = np.cumsum([0.0] + [(steps - 1) / (count - 1)] * (count - 1))
+    return positions.round().astype(np.int64)
 
 
 def evenly_strided(
@@ -48,16 +50,16 @@ def evenly_strided(
     steps: int,  # T
 ) -> np.ndarray:  # (count,) int64, rising
     "Every k-th timestep from 0, for the smallest k that keeps `count` of them (ADM's `ddimN` rule)."
-    for stride in range(1, steps + 1):
+    for stride in range(1, steps):
         if len(range(0, steps, stride)) == count:
             return np.arange(0, steps, stride)
-    counts = sorted({len(range(0, steps, k)) for k in range(1, steps + 1)}, key=lambda n: abs(n - count))[:3]
+    counts = sorted({len(range(0, steps, k)) for k in range(1, steps)}, key=lambda n: abs(n - count))[:3]
     raise ValueError(f"no integer stride keeps {count} of {steps} timesteps; the nearest that work: {sorted(counts)}")
 
 
 RESPACING = {"ddpm": evenly_spaced, "ddim": evenly_strided}
 
-# %% ../nbs/01_diffusion.ipynb #863ff468
+# %% ../nbs/01_diffusion.ipynb #28467ae3
 @dataclass(frozen=True)
 class DiffusionConfig:
     "A forward process and what is assumed of the variance of its reverse."
@@ -70,6 +72,8 @@ class DiffusionConfig:
             raise ValueError(f"unknown schedule {self.schedule!r}: choose from {', '.join(SCHEDULES)}")
         if self.variance not in ("learned", "small", "large"):
             raise ValueError(f"unknown variance {self.variance!r}: choose learned, small or large")
+        if SCHEDULES[self.schedule](self.steps).max() >= 1:
+            raise ValueError(f"{self.steps} steps are too few for the {self.schedule} schedule: it would add infinite noise")
 
 
 def _coefficients(
@@ -94,7 +98,7 @@ def _coefficients(
         unfinished=visited >= 0,
     )
 
-# %% ../nbs/01_diffusion.ipynb #a401b9ed
+# %% ../nbs/01_diffusion.ipynb #62912ce6
 class Forward:
     "The noising process q, and its steps back for a known x_0, over all timesteps or those visited."
 
@@ -108,6 +112,10 @@ class Forward:
         self.timesteps = np.arange(config.steps) if timesteps is None else np.asarray(timesteps)
         tables = _coefficients(self.alphas_cumprod, self.timesteps)
         self._tables = {"cpu": {k: torch.tensor(v, dtype=torch.float32) for k, v in tables.items()}}
+
+    def __repr__(self) -> str:
+        visited = f", {len(self.timesteps)} visited" if len(self.timesteps) < self.config.steps else ""
+        return f"{type(self).__name__}({self.config}{visited})"
 
     def respaced(
         self,
@@ -142,7 +150,7 @@ class Forward:
         "Mean of q(x_t' | x_t, x_0)."
         return self.at("weight_x0", t) * x0 + self.at("weight_xt", t) * x_t
 
-# %% ../nbs/01_diffusion.ipynb #86647330
+# %% ../nbs/01_diffusion.ipynb #c1923b84
 class Prediction(NamedTuple):
     "What a denoiser says of the step from x_t; every field (N, C, H, W)."
     mean: Tensor  # of p(x_t' | x_t), Eq. 4
@@ -190,7 +198,7 @@ class Diffusion(Forward):
         "The deterministic step (DDIM, eta 0) towards the expected x_0."
         return self.at("signal_next", t) * x0 + self.at("noise_next", t) * self.noise_from_x0(x_t, t, x0)
 
-# %% ../nbs/01_diffusion.ipynb #22da6f61
+# %% ../nbs/01_diffusion.ipynb #31105018
 def _normal_cdf(x: Tensor) -> Tensor:
     "The tanh approximation that the public models were trained with (error below 3e-4)."
     return 0.5 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
@@ -214,7 +222,7 @@ def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_varianc
     ratio = log_variance1 - log_variance2
     return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 * (-log_variance2).exp())
 
-# %% ../nbs/01_diffusion.ipynb #5e16b4c9
+# %% ../nbs/01_diffusion.ipynb #c1abb24e
 class Loss(NamedTuple):
     "Terms of the denoiser's loss; every field (N,)."
     mse: Tensor  # mean squared error of the predicted noise

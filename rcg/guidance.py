@@ -16,7 +16,7 @@ from torch import Tensor
 from .classifier import log_prob_gradient
 from .diffusion import RESPACING, Diffusion, Prediction
 
-# %% ../nbs/06_guidance.ipynb #f76dff0b
+# %% ../nbs/06_guidance.ipynb #139bf5e0
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # of log p(y | x_t, t), like x_t
@@ -38,7 +38,7 @@ def guided_x0(
     noise = diffusion.noise_from_x0(x_t, t, p.x0) - scale * diffusion.at("noise", t) * gradient
     return diffusion.x0_from_noise(x_t, t, noise)
 
-# %% ../nbs/06_guidance.ipynb #b249ff2c
+# %% ../nbs/06_guidance.ipynb #2da742da
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -56,12 +56,26 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(self.shape, dtype=np.float32) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/06_guidance.ipynb #4473f931
+# %% ../nbs/06_guidance.ipynb #951d6bc3
 class SampleStep(NamedTuple):
     "The state of a sampler after one step."
     t: int  # the timestep just left, an original index
     x: Tensor  # (N, C, H, W) the image at the next timestep; the result, at the end
     x0: Tensor  # (N, C, H, W) the clean image expected at t, before guidance
+
+
+def _check(unet, labels: Tensor, seeds, init_noise: Tensor | None):
+    "Raise `ValueError` for labels, seeds and starting noise that do not belong together."
+    if not len(labels):
+        raise ValueError("there are no labels: pass one for every image wanted")
+    for name, given in (("seeds", seeds), ("starting noises", init_noise)):
+        if given is not None and len(given) != len(labels):
+            raise ValueError(f"{len(labels)} labels need as many {name}, not {len(given)}: every image has its own")
+    if min(seeds) < 0:
+        raise ValueError("seeds are integers from 0 on")
+    classes = getattr(getattr(unet, "config", None), "classes", None)
+    if classes and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"this model knows the labels 0 to {classes - 1}, not {int(labels.min())} to {int(labels.max())}")
 
 
 def sample_steps(
@@ -82,8 +96,7 @@ def sample_steps(
         raise ValueError(f"unknown sampler {sampler!r}: choose {' or '.join(RESPACING)}")
     if seeds is None:
         seeds = torch.randint(2**62, (len(labels),))
-    if len(seeds) != len(labels):
-        raise ValueError(f"{len(labels)} labels need as many seeds, not {len(seeds)}: every image has its own")
+    _check(unet, labels, seeds, init_noise)
     if init_noise is not None:
         shape = tuple(init_noise.shape[1:])
     elif shape is None:
@@ -92,10 +105,11 @@ def sample_steps(
     noise = SeededNoise(seeds, shape, labels.device)
     x = noise() if init_noise is None else init_noise
     process = diffusion.respaced(steps, sampler)
+    conditional = getattr(getattr(unet, "config", None), "classes", True)
     for step in reversed(process.timesteps.tolist()):
         t = torch.full_like(labels, step)
         with torch.no_grad():
-            p = process.p(unet(x, t, labels), x, t, clip)
+            p = process.p(unet(x, t, labels if conditional else None), x, t, clip)
         expected = p.x0
         if classifier is not None and scale:
             gradient = log_prob_gradient(classifier, x, t, labels)
@@ -110,20 +124,25 @@ def sample_steps(
 def sample(
     unet,
     diffusion: Diffusion,
-    labels: Tensor,  # (N,) int64
-    *args,
+    labels: Tensor,  # (N,) int64, the classes to draw
+    classifier=None,  # (x_t, t) to logits; None samples without guidance
+    scale: float = 1.0,  # s, the weight of the classifier's gradient
+    steps: int = 250,  # timesteps visited
+    sampler: str = "ddpm",  # "ddpm" or "ddim"
+    seeds=None,  # (N,) one integer per image; by default drawn from torch's global state
+    init_noise: Tensor | None = None,  # (N, C, H, W) x_T; by default from the seeds
     batch_size: int | None = None,  # images drawn at a time; by default all
-    seeds=None,  # (N,) one integer per image
-    init_noise: Tensor | None = None,  # (N, C, H, W)
-    **kwargs,
+    **options,  # `shape` and `clip`, as for `sample_steps`
 ) -> Tensor:  # (N, C, H, W), not clipped: a few values lie outside [-1, 1]
-    "The finished images; further arguments as for `sample_steps`."
+    "One finished image per label. Raises `ValueError` for arguments that do not fit."
     seeds = torch.randint(2**62, (len(labels),)) if seeds is None else seeds
+    _check(unet, labels, seeds, init_noise)
     images = []
     for k in range(0, len(labels), batch_size or len(labels)):
         part = slice(k, k + (batch_size or len(labels)))
         start = None if init_noise is None else init_noise[part]
-        for state in sample_steps(unet, diffusion, labels[part], *args, seeds=seeds[part], init_noise=start, **kwargs):
+        choices = (classifier, scale, steps, sampler, seeds[part], start)
+        for state in sample_steps(unet, diffusion, labels[part], *choices, **options):
             pass
         images.append(state.x)
     return torch.cat(images)

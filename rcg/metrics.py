@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from .data import to_uint8
 
-# %% ../nbs/07_metrics.ipynb #2c666983
+# %% ../nbs/07_metrics.ipynb #7d0d6879
 class Inception:
     "clean-fid's Inception V3: images (N, 1 or 3, H, W) in [-1, 1] to features (N, 2048)."
 
@@ -44,7 +44,10 @@ class Inception:
                     "extractor: any function from images (N, C, H, W) in [-1, 1] to features (N, D)"
                 ) from e
         self.device, self.resize = device, build_resizer("clean")
-        self.network = InceptionV3W(str(folder), download=False).to(device).eval()
+        try:
+            self.network = InceptionV3W(str(folder), download=False).to(device).eval()
+        except RuntimeError as e:
+            raise RuntimeError(f"{path} is damaged ({str(e).splitlines()[0]}): delete it, so that it is fetched again") from e
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -55,17 +58,17 @@ class Inception:
 
 def features(
     images: Tensor,  # (N, C, H, W) in [-1, 1]
-    extractor: Callable[[Tensor], Tensor] | None = None,  # images to (N, D); by default `Inception()`
+    extractor: Callable[[Tensor], Tensor] | None = None,  # images to (N, D); by default `Inception`
     batch_size: int = 128,  # images at a time
     progress: bool = False,  # show a bar
 ) -> Tensor:  # (N, D) float64, on the CPU
     "Feature vectors of all images."
-    extractor = extractor or Inception()
+    extractor = extractor or Inception(images.device)
     parts = images.split(batch_size)
     with torch.no_grad():
-        return torch.cat([extractor(x).double().cpu() for x in tqdm(parts, "features", disable=not progress)])
+        return torch.cat([extractor(x).cpu().double() for x in tqdm(parts, "features", disable=not progress)])
 
-# %% ../nbs/07_metrics.ipynb #67364772
+# %% ../nbs/07_metrics.ipynb #80bbcf81
 class Gaussian(NamedTuple):
     "Mean and covariance of a feature cloud."
     mean: Tensor  # (D,) float64
@@ -104,7 +107,7 @@ def frechet_distance(
     trace_root = _roots(torch.linalg.eigvalsh(root @ b.covariance @ root)).sum()
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * trace_root)
 
-# %% ../nbs/07_metrics.ipynb #26551ff6
+# %% ../nbs/07_metrics.ipynb #24de484a
 def _blocks(a: Tensor, b: Tensor, block: int):
     "Distances from a to b, `block` rows at a time."
     for rows in a.split(block):
@@ -135,7 +138,7 @@ def precision_recall(
     "Improved precision and recall (Kynkäänniemi et al., 2019)."
     return tuple(in_manifold(a, b, k, block).double().mean().item() for a, b in ((fake, real), (real, fake)))
 
-# %% ../nbs/07_metrics.ipynb #98a4e437
+# %% ../nbs/07_metrics.ipynb #13718128
 class Interval(NamedTuple):
     "A value and the interval that it is known to."
     value: float

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-# %% ../nbs/02_unet.ipynb #c10ace7f
+# %% ../nbs/02_unet.ipynb #9b57b18f
 def timestep_embedding(
     t: Tensor,  # (N,) timesteps
     width: int,  # even
@@ -25,7 +25,7 @@ def timestep_embedding(
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
-# %% ../nbs/02_unet.ipynb #6dc038de
+# %% ../nbs/02_unet.ipynb #fed33892
 def zeroed(module: nn.Module) -> nn.Module:
     "The module with all its parameters set to zero."
     for p in module.parameters():
@@ -91,7 +91,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(double(x))
 
-# %% ../nbs/02_unet.ipynb #d49a7f94
+# %% ../nbs/02_unet.ipynb #e4eefcc3
 def attend(
     qkv: Tensor,  # (N, 3C, L)
     heads: int,  # a divisor of C
@@ -120,7 +120,7 @@ class AttentionBlock(nn.Module):
         flat = x.flatten(2)
         return (flat + self.proj_out(attend(self.qkv(self.norm(flat)), self.heads))).view_as(x)
 
-# %% ../nbs/02_unet.ipynb #8d3ff19a
+# %% ../nbs/02_unet.ipynb #9e27cc01
 @dataclass(frozen=True)
 class EncoderConfig:
     "The shape of an encoder."
@@ -151,7 +151,7 @@ class EncoderConfig:
             raise ValueError(f"{channels} channels do not split into {heads} heads: change `heads` or `head_width`")
         return heads
 
-# %% ../nbs/02_unet.ipynb #e5243e30
+# %% ../nbs/02_unet.ipynb #0081de60
 class Stage(nn.Sequential):
     "Layers in a row; the residual blocks among them also get the embedding."
     checkpointing = False
@@ -222,7 +222,7 @@ class Encoder(nn.Module):
         if x.ndim != 4 or x.shape[1:] != (c, side, side):
             raise ValueError(f"this model takes images (N, {c}, {side}, {side}), not {tuple(x.shape)}")
 
-# %% ../nbs/02_unet.ipynb #97b46a72
+# %% ../nbs/02_unet.ipynb #91bac0ff
 @dataclass(frozen=True)
 class UNetConfig(EncoderConfig):
     "The shape of a denoiser."
@@ -257,9 +257,11 @@ class UNet(Encoder):
         t: Tensor,  # (N,) int64, original timesteps
         labels: Tensor | None = None,  # (N,) int64; required by a class-conditional model
     ) -> Tensor:  # (N, C, H, W), or (N, 2C, H, W) with v; the dtype of x_t
-        "Raises `ValueError` for images of the wrong shape or a label too few or too many."
+        "Raises `ValueError` for images of the wrong shape, or labels that are not one per image."
         if (labels is None) == bool(self.config.classes):
             raise ValueError("this model needs labels" if labels is None else "this model takes no labels")
+        if labels is not None and len(labels) != len(x_t):
+            raise ValueError(f"{len(x_t)} images need as many labels, not {len(labels)}")
         emb = self.embed(t)
         if labels is not None:
             emb = emb + self.label_emb(labels)

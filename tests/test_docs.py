@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -16,17 +19,15 @@ NAMES = [str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS]
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, nbformat.NotebookNode]:
     "Every notebook as nbdev hands it to the site generator."
-    from nbdev.process import NBProcessor
-    from nbdev.processors import FilterDefaults
-
-    return {n: NBProcessor(p, procs=FilterDefaults().procs(), rm_directives=False) for n, p in zip(NAMES, NOTEBOOKS)}
-
-
-@pytest.fixture(scope="module")
-def processed(pages) -> dict[str, nbformat.NotebookNode]:
-    for page in pages.values():
-        page.process()
-    return {name: page.nb for name, page in pages.items()}
+    copy = tmp_path_factory.mktemp("site") / "rcg"
+    copy.mkdir()
+    shutil.copy(ROOT / "settings.ini", copy)
+    for folder in ("nbs", "rcg"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"))
+    make = "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)"
+    done = subprocess.run([sys.executable, "-c", make], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {n: nbformat.read(copy / "_proc" / n, as_version=4) for n in NAMES}
 
 
 def code_cells(notebook):
@@ -41,29 +42,45 @@ def test_committed_notebook(name):
     assert all(c.execution_count is None for c in cells), "run nbdev_clean"
     assert not any(o.output_type == "error" for c in cells for o in c.get("outputs", []))
     assert len(cells) <= 3 or any(c.outputs for c in cells), "run the notebook: it has no outputs"
-    title, subtitle = notebook.cells[0].source.split("\n", 2)[::2]
-    assert title.startswith("# ") and subtitle.startswith("> "), "the first cell is a title and a description"
+    form = r"# \S[^\n]*\n\n> \S[^\n]*(\n\n- [\w-]+: \S+)*"
+    assert re.fullmatch(form, notebook.cells[0].source), "the first cell is a title and a description, and nothing else"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_figures_have_words(processed, name):
-    for cell in code_cells(processed[name]):
+def test_page(pages, name):
+    page = pages[name]
+    front = page.cells[0].source
+    assert re.search(r"^title: \S", front, re.M) and re.search(r"^description: \S", front, re.M)
+    for cell in code_cells(page):
+        assert not any(o.output_type == "error" for o in cell.get("outputs", []))
         if any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
-            alt = re.search(r"#\|\s*fig-alt:\s*(\S.*)", cell.source)
-            assert alt and len(alt[1]) > 20, f"a figure without alt text: {cell.source[:200]}"
-            assert re.search(r"#\|\s*fig-cap:", cell.source), f"a figure without caption: {cell.source[:200]}"
-    for cell in processed[name].cells:
-        if cell.cell_type == "markdown":
-            assert not re.search(r"!\[\s*\]\(", cell.source), f"an image without alt text: {cell.source[:200]}"
+            for words in ("fig-alt", "fig-cap"):
+                text = re.search(rf"#\|\s*{words}:\s*(\S.*)", cell.source)
+                assert text and len(text[1]) > 20, f"a figure without {words}: {cell.source[:200]}"
+
+
+def anchors(page) -> set[str]:
+    "What a link into the page may name: its headings and the symbols it documents."
+    prose = "\n".join(c.source for c in page.cells if c.cell_type == "markdown")
+    headings = re.findall(r"^#+ (.+)$", prose, re.M)
+    outputs = json.dumps([c.get("outputs", []) for c in code_cells(page)])
+    symbols = re.findall(r"^#+ (?:\w+\.)*(\w+)", "\n".join(re.findall(r"#+ [\w.]+", outputs)), re.M)
+    return {re.sub(r"[^\w]+", "-", h.lower()).strip("-") for h in headings} | {x.lower() for x in symbols}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_internal_links_lead_somewhere(name):
-    notebook = nbformat.read(ROOT / "nbs" / name, as_version=4)
-    prose = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```.*?```", "", prose, flags=re.S)):
-        if not re.match(r"https?:", target):
-            assert ((ROOT / "nbs" / name).parent / target).exists(), f"dead link in {name}: {target}"
+def test_links_lead_somewhere(pages, name):
+    site = "https://rcg-diffusion.github.io/rcg/"
+    html = {re.sub(r"^\d+_|\.ipynb$", "", n) + ".html": n for n in NAMES}
+    prose = "\n".join(c.source for c in pages[name].cells if c.cell_type == "markdown")
+    prose = re.sub(r"```.*?```", "", prose, flags=re.S)
+    assert not re.search(r"!\[\s*\]\(", prose), "an image without alt text"
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if target.startswith(site):  # to the documentation of a symbol, put in by nbdev
+            page, _, anchor = target.removeprefix(site).partition("#")
+            assert page in html and anchor in anchors(pages[html[page]]), f"dead link: {target}"
+        elif not re.match(r"https?:|#", target):
+            assert ((ROOT / "nbs" / name).parent / target.split("#")[0]).exists(), f"dead link: {target}"
 
 
 @pytest.mark.parametrize("name", NAMES)
