@@ -270,7 +270,7 @@ def _iterate(state: TrainingState, loss: Callable, x: Tensor, labels: Tensor, ti
     state.history.append({"step": state.step, "lr": state.config.lr_at(state.step), **values})
     state.step += 1
 
-# %% ../nbs/05_training.ipynb #f7737aa3
+# %% ../nbs/05_training.ipynb #f222d9af
 def train(
     model: nn.Module,  # trained in place, on the device it is on
     loss: Callable,  # (model, x0, labels, t, noise) to per-sample values by name, with one called `loss`
@@ -330,7 +330,8 @@ def fit(
     bar = None
     for state in run:
         if bar is None:
-            bar = tqdm(desc=name, total=state.config.steps, initial=state.step - 1, mininterval=1)
+            quiet = not PartialState().is_main_process
+            bar = tqdm(desc=name, total=state.config.steps, initial=state.step - 1, mininterval=1, disable=quiet)
         bar.set_postfix({k: f"{v:.3g}" for k, v in state.history[-1].items() if k not in ("step", "lr")}, refresh=False)
         bar.update(state.step - bar.n)
     bar.close()
