@@ -11,17 +11,32 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from nbdev.clean import nbdev_clean
 
 ROOT = Path(__file__).parent.parent
 
 
+def tidy(cell: nbformat.NotebookNode):
+    "One output per stream, progress bars as they were last seen, nothing blank."
+    streams = {}
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            streams.setdefault(output.name, output)
+            if streams[output.name] is not output:
+                streams[output.name].text += output.text
+    for output in streams.values():
+        output.text = re.sub(r".*\r(?=[^\n])", "", output.text).strip() + "\n"
+    keep = [s for s in streams.values() if s.text.strip()]
+    cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream"]
+
+
 def run(path: Path):
-    "Execute a notebook where it lies; its outputs are what was printed last, without the progress in between."
+    "Execute a notebook where it lies, and keep what a reader of its outputs wants to see."
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}).execute()
-    notebook, _ = CoalesceStreamsPreprocessor(enabled=True)(notebook, {})
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            tidy(cell)
     nbformat.write(notebook, path)
     nbdev_clean(str(path))
 
