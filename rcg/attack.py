@@ -49,7 +49,7 @@ def _length(x: Tensor) -> Tensor:  # (N, ...) to (N, 1, ..., 1)
     "Euclidean length of every sample."
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
 
-# %% ../nbs/04_attack.ipynb #1797ed9c
+# %% ../nbs/04_attack.ipynb #c11b11c1
 class AttackStep(NamedTuple):
     "The state of an attack before a step, or at its end."
     x: Tensor  # (N, C, H, W) all images as they are now
@@ -91,7 +91,7 @@ def pgd_steps(
         x = x.index_copy(0, active, threat.project(threat.step(x[active], ascent, step_size), x_t[active]))
     yield AttackStep(x, active[:0], x.new_empty(0))
 
-
+# %% ../nbs/04_attack.ipynb #c6ca773a
 def pgd(
     classifier,  # any function (x, t) to logits (N, classes)
     x_t: Tensor,  # (N, C, H, W) images, noised to timestep t

@@ -95,7 +95,7 @@ def preset(
         raise ValueError(f"there is no preset {name!r}: choose from {', '.join(PRESETS)}")
     return PRESETS[name]
 
-# %% ../nbs/08_experiment.ipynb #39ef9993
+# %% ../nbs/08_experiment.ipynb #3a8c17e1
 def run_path(
     path: str | Path,  # absolute, or relative to the repository
 ) -> Path:
@@ -118,7 +118,7 @@ def load_json(path: str | Path):
     except ValueError as e:
         raise OSError(f"{path} is not valid JSON ({e}): delete it to compute it again") from e
 
-
+# %% ../nbs/08_experiment.ipynb #3e3c2c07
 def described(value):
     "A value as plain JSON, dataclasses with the name of their type, so that L2(0.5) is not Linf(0.5)."
     if is_dataclass(value):
@@ -127,7 +127,7 @@ def described(value):
         return {k: described(v) for k, v in value.items()}
     return [described(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-
+# %% ../nbs/08_experiment.ipynb #d9ece09a
 class Run:
     "A directory for the results of one set of settings."
 

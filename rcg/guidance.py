@@ -56,7 +56,7 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(self.shape, dtype=np.float32) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/06_guidance.ipynb #951d6bc3
+# %% ../nbs/06_guidance.ipynb #11f01f0d
 class SampleStep(NamedTuple):
     "The state of a sampler after one step."
     t: int  # the timestep just left, an original index
@@ -77,7 +77,7 @@ def _check(unet, labels: Tensor, seeds, init_noise: Tensor | None):
     if classes and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(f"this model knows the labels 0 to {classes - 1}, not {int(labels.min())} to {int(labels.max())}")
 
-
+# %% ../nbs/06_guidance.ipynb #dddc7159
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -120,7 +120,7 @@ def sample_steps(
         x = process.ddpm_step(p, t, noise()) if sampler == "ddpm" else process.ddim_step(p.x0, x, t)
         yield SampleStep(step, x, expected)
 
-
+# %% ../nbs/06_guidance.ipynb #be247dd8
 def sample(
     unet,
     diffusion: Diffusion,

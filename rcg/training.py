@@ -250,11 +250,11 @@ def _backward(state: TrainingState, loss: Callable, x: Tensor, labels: Tensor, t
             g.copy_(mean.view_as(g))
     return dict(zip(sums, reduce(torch.stack(list(sums.values())), "mean").tolist()))
 
-# %% ../nbs/05_training.ipynb #51577d42
+# %% ../nbs/05_training.ipynb #ebd6113b
 def _iterate(state: TrainingState, loss: Callable, x: Tensor, labels: Tensor, timesteps: int, where: PartialState):
     "One optimizer step, and its row in the history. Raises `NonFiniteLoss` before anything is changed."
     values = _backward(state, loss, x, labels, timesteps, where)
-    values["gradient"] = get_total_norm(p.grad for p in state.model.parameters() if p.grad is not None).item()
+    values["gradient"] = get_total_norm([p.grad for p in state.model.parameters() if p.grad is not None]).item()
     bad = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
     if bad:
         raise NonFiniteLoss(
@@ -270,7 +270,7 @@ def _iterate(state: TrainingState, loss: Callable, x: Tensor, labels: Tensor, ti
     state.history.append({"step": state.step, "lr": state.config.lr_at(state.step), **values})
     state.step += 1
 
-# %% ../nbs/05_training.ipynb #f222d9af
+# %% ../nbs/05_training.ipynb #5b56f24d
 def train(
     model: nn.Module,  # trained in place, on the device it is on
     loss: Callable,  # (model, x0, labels, t, noise) to per-sample values by name, with one called `loss`
@@ -311,7 +311,7 @@ def train(
             save()
         yield state
 
-
+# %% ../nbs/05_training.ipynb #22b81efa
 def train_denoiser(unet, diffusion: Diffusion, data: Dataset, config: TrainingConfig, folder=None):
     "Train a denoiser; see `train`."
     return train(unet, DenoiserLoss(diffusion), data, diffusion.config.steps, config, folder)

@@ -25,7 +25,7 @@ def timestep_embedding(
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
-# %% ../nbs/02_unet.ipynb #fed33892
+# %% ../nbs/02_unet.ipynb #08d1e6b6
 def zeroed(module: nn.Module) -> nn.Module:
     "The module with all its parameters set to zero."
     for p in module.parameters():
@@ -47,7 +47,7 @@ def halve(x: Tensor) -> Tensor:
 def double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
-
+# %% ../nbs/02_unet.ipynb #93d73857
 class ResBlock(nn.Module):
     "Two convolutions with a shortcut, modulated by an embedding; `resize` is `halve`, `double` or None."
 
@@ -69,7 +69,7 @@ class ResBlock(nn.Module):
         h = self.out_layers[0](h) * (1 + scale) + shift
         return self.skip_connection(self.resize(x)) + self.out_layers[1:](h)
 
-
+# %% ../nbs/02_unet.ipynb #d6991cd6
 class Downsample(nn.Module):
     "IDDPM's way down: a convolution with stride 2."
 
@@ -151,7 +151,7 @@ class EncoderConfig:
             raise ValueError(f"{channels} channels do not split into {heads} heads: change `heads` or `head_width`")
         return heads
 
-# %% ../nbs/02_unet.ipynb #0081de60
+# %% ../nbs/02_unet.ipynb #9ce03c8a
 class Stage(nn.Sequential):
     "Layers in a row; the residual blocks among them also get the embedding."
     checkpointing = False
@@ -165,7 +165,7 @@ class Stage(nn.Sequential):
                 x = layer(*args)
         return x
 
-
+# %% ../nbs/02_unet.ipynb #e0ed9cb0
 class Encoder(nn.Module):
     "The way down and the middle, shared by the denoiser and the classifier."
 
