@@ -18,7 +18,7 @@ from .experiment import PRESETS, preset
 from .training import load_tensors, load_weights, save_tensors
 from .unet import UNet
 
-# %% ../nbs/09_checkpoints.ipynb #a3717e88
+# %% ../nbs/09_checkpoints.ipynb #e29ee454
 def read_weights(
     path: str | Path,  # .safetensors, or a PyTorch file of a state dict
 ) -> dict[str, Tensor]:  # by parameter name, on the CPU
@@ -27,7 +27,10 @@ def read_weights(
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path.resolve()}: check the path, or download the file first")
     if path.suffix == ".safetensors":
-        return load_tensors(path)[0]
+        tensors = load_tensors(path)[0]
+        if any(k.startswith("optimizer.") for k in tensors):
+            raise OSError(f"{path} is the state of a training run: load model.safetensors beside it")
+        return tensors
     try:
         zipped = zipfile.is_zipfile(path)  # files of torch before 1.6 are not, and cannot be memory-mapped
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)

@@ -59,7 +59,7 @@ def evenly_strided(
 
 RESPACING = {"ddpm": evenly_spaced, "ddim": evenly_strided}
 
-# %% ../nbs/01_diffusion.ipynb #28467ae3
+# %% ../nbs/01_diffusion.ipynb #ca017432
 @dataclass(frozen=True)
 class DiffusionConfig:
     "A forward process and what is assumed of the variance of its reverse."
@@ -85,7 +85,7 @@ def _coefficients(
     alpha_next = np.where(visited < 0, 1.0, alpha[timesteps[visited]])
     beta = 1 - alpha / alpha_next
     posterior = beta * (1 - alpha_next) / (1 - alpha)
-    second = timesteps[min(1, len(timesteps) - 1)]
+    before_last = posterior[timesteps[1]] if len(timesteps) > 1 else beta[timesteps[0]]
     return dict(
         signal=np.sqrt(alpha),
         noise=np.sqrt(1 - alpha),
@@ -93,7 +93,7 @@ def _coefficients(
         noise_next=np.sqrt(1 - alpha_next),
         weight_x0=np.sqrt(alpha_next) * beta / (1 - alpha),
         weight_xt=np.sqrt(1 - beta) * (1 - alpha_next) / (1 - alpha),
-        log_small=np.log(np.where(posterior > 0, posterior, posterior[second] or beta[second])),
+        log_small=np.log(np.where(posterior > 0, posterior, before_last)),
         log_large=np.log(beta),
         unfinished=visited >= 0,
     )

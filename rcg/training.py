@@ -94,7 +94,7 @@ class TrainingConfig:
 # What may change when a run is resumed: how long and how it goes on, not what it is.
 _FREE_TO_CHANGE = {"steps", "lr", "bf16", "microbatch", "save_every", "workers"}
 
-# %% ../nbs/05_training.ipynb #4d956c77
+# %% ../nbs/05_training.ipynb #ac444dd4
 @contextmanager
 def atomic_write(path: str | Path):
     "Write to the path this yields; the file appears under its own name only when the block has succeeded."
@@ -108,6 +108,8 @@ def atomic_write(path: str | Path):
         yield draft
         with open(draft, "rb+") as file:
             os.fsync(file.fileno())
+        os.umask(umask := os.umask(0))
+        os.chmod(draft, 0o666 & ~umask)  # as for any new file; safetensors would keep it to its owner
         os.replace(draft, path)
     except (OSError, SafetensorError) as e:
         kept = "the previous version is kept" if path.exists() else "nothing was written"
@@ -159,7 +161,7 @@ def load_weights(
         raise ValueError(f"the weights in {source} are not those of this {type(model).__name__}:\n" + "\n".join(lines))
     model.load_state_dict(tensors, assign=assign)
 
-# %% ../nbs/05_training.ipynb #fa484317
+# %% ../nbs/05_training.ipynb #7a66bf0d
 @dataclass
 class TrainingState:
     "A training run after some number of steps."
@@ -167,6 +169,7 @@ class TrainingState:
     config: TrainingConfig
     task: dict[str, str] = field(default_factory=dict)  # loss and data, in words
     step: int = 0  # iterations done
+    start: int = 0  # iterations that an earlier process had done
     history: list[dict[str, float]] = field(default_factory=list)  # one row per iteration
 
     def __post_init__(self):
@@ -214,7 +217,7 @@ class TrainingState:
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
         rows = [dict(zip(metadata["columns"], row)) for row in tensors["history"].tolist()]
         self.history = [row | {"step": int(row["step"])} for row in rows]
-        self.step = metadata["step"]
+        self.step = self.start = metadata["step"]
 
 # %% ../nbs/05_training.ipynb #373f04e7
 class NonFiniteLoss(RuntimeError):
@@ -311,7 +314,7 @@ def train(
             save()
         yield state
 
-# %% ../nbs/05_training.ipynb #22b81efa
+# %% ../nbs/05_training.ipynb #693b4275
 def train_denoiser(unet, diffusion: Diffusion, data: Dataset, config: TrainingConfig, folder=None):
     "Train a denoiser; see `train`."
     return train(unet, DenoiserLoss(diffusion), data, diffusion.config.steps, config, folder)
@@ -331,7 +334,7 @@ def fit(
     for state in run:
         if bar is None:
             quiet = not PartialState().is_main_process
-            bar = tqdm(desc=name, total=state.config.steps, initial=state.step - 1, mininterval=1, disable=quiet)
+            bar = tqdm(desc=name, total=state.config.steps, initial=state.start, mininterval=3, disable=quiet)
         bar.set_postfix({k: f"{v:.3g}" for k, v in state.history[-1].items() if k not in ("step", "lr")}, refresh=False)
         bar.update(state.step - bar.n)
     bar.close()

@@ -25,7 +25,7 @@ def timestep_embedding(
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
-# %% ../nbs/02_unet.ipynb #08d1e6b6
+# %% ../nbs/02_unet.ipynb #01ee4e89
 def zeroed(module: nn.Module) -> nn.Module:
     "The module with all its parameters set to zero."
     for p in module.parameters():
@@ -41,10 +41,12 @@ def norm(channels: int) -> nn.GroupNorm:
 
 
 def halve(x: Tensor) -> Tensor:
+    "Half the resolution, by averaging 2×2 pixels."
     return F.avg_pool2d(x, 2)
 
 
 def double(x: Tensor) -> Tensor:
+    "Twice the resolution, by repeating pixels."
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 # %% ../nbs/02_unet.ipynb #93d73857
