@@ -53,6 +53,7 @@ class Stub(torch.nn.Module):
         return self.layers(x)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")  # the file that everyone's FID is measured with is TorchScript
 def test_inception_pipeline(tmp_path):
     torch.jit.script(Stub()).save(tmp_path / "inception-2015-12-05.pt")
     extractor = Inception(folder=tmp_path)

@@ -1,11 +1,17 @@
 """The main job, at a small setting: it runs, and run again it computes nothing twice."""
 
 import json
+import re
 
 import nbformat
 import papermill
 import yaml
 from conftest import ROOT
+
+from rcg.classifier import Classifier
+from rcg.experiment import preset
+from rcg.training import save_tensors
+from rcg.unet import UNet
 
 
 def execute(tmp_path, name: str) -> list:
@@ -31,3 +37,13 @@ def test_quickstart_runs_and_reuses(tmp_path):
     assert sum(p.parent.name == "samples" for p in kept) == 1 + 2 * 2 + 3 * 2
     assert execute(tmp_path, "second.ipynb") == first
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")} == kept
+
+
+def test_readme_example(tmp_path, monkeypatch):
+    "The example on the first page works with the networks that the quickstart leaves behind."
+    monkeypatch.chdir(tmp_path)
+    for kind, network in (("denoiser", UNet(preset("digits").unet)), ("robust", Classifier(preset("digits").classifier))):
+        save_tensors(tmp_path / "runs" / "quickstart" / kind / "model.safetensors", network.state_dict())
+    text = (ROOT / "README.md").read_text()
+    exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
+    assert (tmp_path / "digits.png").stat().st_size > 1000

@@ -52,7 +52,8 @@ def readme() -> str:
             text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", cell.source)
             parts.append(text.replace("](../", "]("))
         elif cell.cell_type == "code":
-            parts.append(f"```python\n{cell.source}\n```")
+            code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)  # directives are for nbdev
+            parts.append(f"```python\n{code}\n```")
     return "\n\n".join(parts) + "\n"
 
 
