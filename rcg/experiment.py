@@ -19,7 +19,7 @@ from .diffusion import DiffusionConfig
 from .training import TrainingConfig, atomic_write, load_tensors, save_tensors
 from .unet import UNetConfig
 
-# %% ../nbs/08_experiment.ipynb #1fea51f4
+# %% ../nbs/08_experiment.ipynb #b2367f89
 @dataclass(frozen=True)
 class Sampling:
     "How the reported samples are drawn."
@@ -42,8 +42,9 @@ class Preset:
     classifier_training: TrainingConfig
     sampling: Sampling
     targets: dict = field(default_factory=dict)  # metric: {"unguided", "vanilla", "robust"}: the paper's number
+    curves: dict = field(default_factory=dict)  # metric: {"vanilla", "robust"}: {scale s: the paper's number}
 
-# %% ../nbs/08_experiment.ipynb #76e812c7
+# %% ../nbs/08_experiment.ipynb #24804836
 _DIGITS = dict(image_size=8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,))
 _PAPER_OPTIMISER = dict(schedule=300_000, lr=3e-4, weight_decay=0.05, batch_size=128)
 
@@ -82,6 +83,16 @@ PRESETS = {
             "FID": {"unguided": 5.91, "vanilla": 2.97, "robust": 2.85},
             "precision": {"unguided": 0.70, "vanilla": 0.78, "robust": 0.82},
             "recall": {"unguided": 0.65, "vanilla": 0.59, "robust": 0.56},
+        },
+        {  # Table 6
+            "precision": {
+                "vanilla": {0: 0.70, 0.25: 0.73, 0.5: 0.77, 1: 0.80, 2: 0.84, 4: 0.86},
+                "robust": {0: 0.70, 0.25: 0.74, 0.5: 0.77, 1: 0.82, 2: 0.86, 4: 0.89},
+            },
+            "recall": {
+                "vanilla": {0: 0.65, 0.25: 0.62, 0.5: 0.59, 1: 0.53, 2: 0.46, 4: 0.37},
+                "robust": {0: 0.65, 0.25: 0.62, 0.5: 0.60, 1: 0.56, 2: 0.47, 4: 0.39},
+            },
         },
     ),
 }

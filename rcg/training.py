@@ -341,13 +341,13 @@ def fit(
     state.result.eval()
     return state
 
-# %% ../nbs/05_training.ipynb #facb3f2d
+# %% ../nbs/05_training.ipynb #a7570911
 def accuracy(
     classifier,  # any function (x_t, t) to logits
     diffusion: Diffusion,
     images: Tensor,  # (N, C, H, W) in [-1, 1]
     labels: Tensor,  # (N,) int64
-    timesteps: list[int],  # where to measure, original indices
+    timesteps: list[int | range],  # where to measure, original indices; from a range, every image draws its own
     attack: Attack | None = None,  # applied to the noisy images
     seed: int = 0,  # of the noise
     batch_size: int = 512,
@@ -355,10 +355,11 @@ def accuracy(
     "Share of noisy, and perhaps attacked, images whose class is found."
     results = []
     for step in timesteps:
-        rng, right = np.random.default_rng([seed, step]), 0
+        low, high = (step.start, step.stop) if isinstance(step, range) else (step, step + 1)
+        rng, right = np.random.default_rng([seed, low]), 0
         for x0, y in zip(images.split(batch_size), labels.split(batch_size)):
             noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
-            t = torch.full_like(y, step)
+            t = torch.full_like(y, low) if high == low + 1 else torch.from_numpy(rng.integers(low, high, len(y))).to(y.device)
             x_t = diffusion.q_sample(x0, t, noise)
             x_t = attack(classifier, x_t, t, y) if attack else x_t
             with torch.no_grad():

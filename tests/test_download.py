@@ -1,0 +1,102 @@
+"""Downloads against a server that misbehaves: nothing is lost, nothing is mixed, and the message says what to do."""
+
+import hashlib
+import http.server
+import threading
+
+import pytest
+
+from rcg.checkpoints import download
+
+CONTENT = bytes(range(256)) * 20_000  # 5 MB
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    "Serves `server.content`, at most `server.limit` bytes per request, ranges only if `server.ranges`."
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append(self.headers["Range"])
+        if self.path != "/weights.pt":
+            return self.send_error(404)
+        tag, start = f'"{hashlib.md5(server.content).hexdigest()}"', 0
+        if server.ranges and self.headers["Range"] and self.headers["If-Range"] == tag:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", tag)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: server.limit])
+        if server.limit < len(body):
+            self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.content, server.limit, server.ranges, server.requests = CONTENT, len(CONTENT), True, []
+    server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_once_is_enough(server, tmp_path):
+    for _ in range(2):
+        path = download(server.url, tmp_path / "sub" / "weights.pt", quiet=True)
+    assert path.read_bytes() == CONTENT and server.requests == [None]
+    assert {p.name for p in path.parent.iterdir()} == {"weights.pt", "weights.pt.sha256"}
+    assert (path.parent / "weights.pt.sha256").read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_broken_connections_are_resumed(server, tmp_path):
+    server.limit = 2_000_000
+    path = download(server.url, tmp_path / "weights.pt", quiet=True)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=2000000-", "bytes=4000000-"]
+
+
+def test_giving_up_keeps_what_there_is(server, tmp_path):
+    server.limit = 1_000_000
+    with pytest.raises(RuntimeError, match="broke off after 2000000 of 5120000 bytes.*Run this again to go on"):
+        download(server.url, tmp_path / "weights.pt", tries=2, quiet=True)
+    assert not (tmp_path / "weights.pt").exists()
+    server.limit = len(CONTENT)
+    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+    assert server.requests[-1] == "bytes=2000000-"
+
+
+def test_a_file_that_changes_half_way_is_not_mixed(server, tmp_path):
+    server.limit = 1_000_000
+    with pytest.raises(RuntimeError):
+        download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
+    server.content, server.limit = CONTENT[::-1], len(CONTENT)
+    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT[::-1]
+
+
+def test_a_server_without_ranges(server, tmp_path):
+    server.ranges, server.limit = False, 1_000_000
+    with pytest.raises(RuntimeError):
+        download(server.url, tmp_path / "weights.pt", tries=2, quiet=True)
+    server.limit = len(CONTENT)
+    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+
+
+def test_another_file_than_the_first_time_is_refused(server, tmp_path):
+    path = download(server.url, tmp_path / "weights.pt", quiet=True)
+    path.unlink()
+    server.content = CONTENT[::-1]
+    with pytest.raises(OSError, match="instead of .*delete it"):
+        download(server.url, path, quiet=True)
+    assert not path.exists()
+
+
+def test_missing_on_the_server(server, tmp_path):
+    with pytest.raises(RuntimeError, match="404.*put it at"):
+        download(server.url.replace("weights", "nothing"), tmp_path / "nothing.pt", quiet=True)
+    assert len(server.requests) == 1  # no use in asking again
