@@ -195,7 +195,7 @@ def load_images(
     labels = None if "" in number else torch.tensor([number[f] for f in folders])
     return ImageSet(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), labels)
 
-# %% ../nbs/07_metrics.ipynb #c501a36c
+# %% ../nbs/07_metrics.ipynb #00d43163
 class Reference(NamedTuple):
     "What samples are measured against."
     gaussian: Gaussian  # of the features of all real images
@@ -222,21 +222,24 @@ def save_reference(
 
 
 def load_reference(
-    path: str | Path,  # an .npz file with `mu` and `sigma`, or what `load_images` takes
+    path: str | Path | Tensor,  # an .npz file with `mu` and `sigma`, or what `load_images` takes, or images (N, 3, H, W) uint8
     extractor: Callable[[Tensor], Tensor],  # the one that the samples are measured with
     size: int | None = None,  # side of the squares cut from pictures
     batch_size: int = 128,
 ) -> Reference:
-    "A reference from a file or a folder. Raises `ValueError` if it was made with another extractor."
+    "A reference from a file, a folder or images. Raises `ValueError` if it was made with another extractor."
+    if isinstance(path, Tensor):
+        real = features(path, extractor, batch_size, progress=True)
+        return Reference(gaussian(real), real)
     path = Path(path)
     arrays = _load_arrays(path) if path.suffix == ".npz" else {}
     made_with = str(arrays.pop("extractor", _name(extractor)))
     if made_with != _name(extractor):
         raise ValueError(f"{path} holds features of {made_with}, not of {_name(extractor)}: use that one, or build another")
     found = _image_set(arrays, path) if arrays else load_images(path, size)
-    real = features(found.images, extractor, batch_size, progress=True)
     if "mu" not in arrays:
-        return Reference(gaussian(real), real)
+        return load_reference(found.images, extractor, size, batch_size)
+    real = features(found.images, extractor, batch_size, progress=True)
     mean, covariance = (torch.from_numpy(arrays[k]).double() for k in ("mu", "sigma"))
     if mean.shape != real.shape[1:]:
         raise ValueError(f"{path} is of {len(mean)} features, but the extractor has {real.shape[1]}: use the one it was made with")

@@ -94,12 +94,15 @@ class TrainingConfig:
 # What may change when a run is resumed: how long and how it goes on, not what it is.
 _FREE_TO_CHANGE = {"steps", "lr", "bf16", "microbatch", "save_every", "workers"}
 
-# %% ../nbs/05_training.ipynb #ac444dd4
+# %% ../nbs/05_training.ipynb #f0d3a934
 @contextmanager
 def atomic_write(path: str | Path):
     "Write to the path this yields; the file appears under its own name only when the block has succeeded."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OSError(f"the folder {path.parent} could not be made ({e}): choose another place") from e
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
         if time.time() - abandoned.stat().st_mtime > 3600:
             abandoned.unlink(missing_ok=True)
@@ -341,7 +344,7 @@ def fit(
     state.result.eval()
     return state
 
-# %% ../nbs/05_training.ipynb #a7570911
+# %% ../nbs/05_training.ipynb #1339c9f4
 def accuracy(
     classifier,  # any function (x_t, t) to logits
     diffusion: Diffusion,
@@ -351,18 +354,22 @@ def accuracy(
     attack: Attack | None = None,  # applied to the noisy images
     seed: int = 0,  # of the noise
     batch_size: int = 512,
+    share: tuple[int, int] = (0, 1),  # (k, n): only images k, k + n, …, when n processes divide the work
 ) -> list[float]:  # one per timestep
     "Share of noisy, and perhaps attacked, images whose class is found."
     results = []
     for step in timesteps:
         low, high = (step.start, step.stop) if isinstance(step, range) else (step, step + 1)
         rng, right = np.random.default_rng([seed, low]), 0
-        for x0, y in zip(images.split(batch_size), labels.split(batch_size)):
+        for first in range(0, len(labels), batch_size):
+            x0, y = images[first : first + batch_size], labels[first : first + batch_size]
             noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32)).to(x0.device)
             t = torch.full_like(y, low) if high == low + 1 else torch.from_numpy(rng.integers(low, high, len(y))).to(y.device)
+            mine = slice((share[0] - first) % share[1], None, share[1])  # the noise is drawn for all, so that it stays the same
+            x0, y, t, noise = x0[mine], y[mine], t[mine], noise[mine]
             x_t = diffusion.q_sample(x0, t, noise)
             x_t = attack(classifier, x_t, t, y) if attack else x_t
             with torch.no_grad():
                 right += (classifier(x_t, t).argmax(1) == y).sum().item()
-        results.append(right / len(labels))
+        results.append(right / len(range(share[0], len(labels), share[1])))
     return results

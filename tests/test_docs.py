@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nbformat
@@ -135,3 +136,22 @@ def test_quickstart_runs_the_digits_preset():
     assert (q["denoiser_steps"], q["classifier_steps"]) == (p.denoiser_training.steps, p.classifier_training.steps)
     assert (q["sampling_steps"], q["images"] * q["repeats"]) == (p.sampling.steps, p.sampling.images)
     assert q["eps"] == p.attack.threat.eps
+
+
+def test_experiments_default_to_the_paper():
+    from rcg.experiment import preset
+    from rcg.jobs import SamplingJob, TrainingJob, from_parameters, job_attack, network_config, training_config
+
+    p = preset("imagenet128")
+    values = {k: v for k, v in parameters("train_imagenet.ipynb").items() if k != "__builtins__"}
+    notebook_only = {"processes", "trial_steps"}
+    job = from_parameters(TrainingJob, {k: v for k, v in values.items() if k not in notebook_only}, strict=True)
+    assert job_attack(job) == p.attack and network_config(job) == p.classifier
+    assert training_config(job) == replace(p.classifier_training, workers=job.workers)
+    assert {f.name for f in fields(TrainingJob)} <= values.keys(), "every setting of a job is a parameter of the notebook"
+    values = {k: v for k, v in parameters("sample.ipynb").items() if k != "__builtins__"}
+    job = from_parameters(SamplingJob, {k: v for k, v in values.items() if k not in notebook_only}, strict=True)
+    assert (job.scale, job.steps, job.sampler, job.images) == (p.sampling.robust_scale, p.sampling.steps, "ddpm", 50_000)
+    assert {f.name for f in fields(SamplingJob)} <= values.keys()
+    sets = {s["method"]: s["scale"] for s in parameters("evaluate.ipynb")["samples"]}
+    assert sets == {"unguided": 0.0, "vanilla": p.sampling.vanilla_scale, "robust": p.sampling.robust_scale}

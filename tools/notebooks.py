@@ -1,6 +1,7 @@
 """Work on the notebooks from a terminal.
 
 python tools/notebooks.py run nbs/05_training.ipynb ...   execute in place, one after the other, and clean
+python tools/notebooks.py run -f small.yaml nbs/sample.ipynb   the same with other parameters, which leave no trace but the outputs
 python tools/notebooks.py readme                          write README.md from nbs/index.ipynb
 """
 
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import yaml
 from nbclient import NotebookClient
 from nbdev.clean import nbdev_clean
 
@@ -30,10 +32,16 @@ def tidy(cell: nbformat.NotebookNode):
     cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream"]
 
 
-def run(path: Path):
+def run(path: Path, parameters: dict):
     "Execute a notebook where it lies, and keep what a reader of its outputs wants to see."
     notebook = nbformat.read(path, as_version=4)
+    tagged = next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])), None)
+    if parameters:
+        values = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        notebook.cells.insert(tagged + 1, nbformat.v4.new_code_cell(values))
     NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}).execute()
+    if parameters:
+        del notebook.cells[tagged + 1]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tidy(cell)
@@ -60,15 +68,18 @@ def readme() -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run").add_argument("paths", nargs="+", type=Path)
+    execute = commands.add_parser("run")
+    execute.add_argument("paths", nargs="+", type=Path)
+    execute.add_argument("-f", type=Path, help="YAML file of parameters")
     commands.add_parser("readme")
     args = parser.parse_args()
     if args.command == "readme":
         (ROOT / "README.md").write_text(readme(), encoding="utf-8")
         return
+    parameters = yaml.safe_load(args.f.read_text(encoding="utf-8")) if args.f else {}
     for path in args.paths:
         print(path, file=sys.stderr)
-        run(path)
+        run(path, parameters)
 
 
 if __name__ == "__main__":
