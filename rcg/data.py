@@ -6,8 +6,9 @@
 __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'cifar10',
            'read_image', 'scaled', 'center_crop', 'random_crop', 'ImageFolder', 'batches']
 
-# %% ../nbs/00_data.ipynb #ec9714f1
+# %% ../nbs/00_data.ipynb #470ae3d2
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,24 +195,34 @@ def random_crop(
     image = image.crop((left, top, left + size, top + size))
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
-# %% ../nbs/00_data.ipynb #e15adbf1
+# %% ../nbs/00_data.ipynb #c6eae0b6
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
-class _Reasons(Dataset):
-    "Why each file cannot be read; empty if it can."
+def _files_below(folder: Path) -> list[str]:
+    "All files in a folder and its subfolders, as sorted paths from there."
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        found += [os.path.relpath(os.path.join(parent, n), folder) for n in names if not n.startswith(".")]
+    return sorted(found)
 
-    def __init__(self, paths: list[Path]):
-        self.paths = paths
+
+class _Reasons(Dataset):
+    "Why each file of an `ImageFolder` cannot be read; empty if it can."
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.folder)
 
     def __getitem__(self, index: int) -> str:
+        path = self.folder.path(index)
         try:
-            read_image(self.paths[index])
+            read_image(path)
         except OSError as e:
-            return str(e.__cause__ or e).replace(str(self.paths[index]), self.paths[index].name)
+            return str(e.__cause__ or e).replace(str(path), path.name)
         return ""
 
 
@@ -236,37 +247,39 @@ class ImageFolder(Dataset):
             raise FileNotFoundError(f"{self.root.resolve()} must hold a subfolder per class, each with images")
         if classes is not None and len(folders) != classes:
             raise ValueError(f"{root} has {len(folders)} class folders, but {classes} classes are expected")
-        files = [sorted(p for p in folder.rglob("*") if p.is_file()) for folder in folders]
-        self.ignored = [self._name(p) for group in files for p in group if p.suffix.lower() not in IMAGE_FILES]
+        listed = [(f"{folder.name}/{n}", y) for y, folder in enumerate(folders) for n in _files_below(folder)]
+        self.ignored = [name for name, _ in listed if not name.lower().endswith(IMAGE_FILES)]
         left_out = {*skip, *self.ignored}
-        self.samples = [(p, y) for y, group in enumerate(files) for p in group if self._name(p) not in left_out]
-        counts = np.bincount([y for _, y in self.samples], minlength=len(folders))
+        kept = [(os.fsencode(name), y) for name, y in listed if name not in left_out]
+        # As arrays: a million Python objects would be copied into every loading process.
+        self._names, self.labels = np.array([n for n, _ in kept], dtype=np.bytes_), np.array([y for _, y in kept], dtype=np.int64)
+        counts = np.bincount(self.labels, minlength=len(folders))
         self.empty = [name for name, count in zip(self.classes, counts) if not count]
-        if not self.samples or self.empty and not allow_empty:
+        if not kept or self.empty and not allow_empty:
             names = ", ".join(self.empty[:5]) + (", …" if len(self.empty) > 5 else "")
             raise ValueError(f"{root} has classes without a single image ({names}): add images, or remove the folders")
 
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+    def path(self, index: int) -> Path:
+        "The file of an image."
+        return self.root / os.fsdecode(self._names[index])
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.labels)
 
     def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        path, label = self.samples[position % len(self)]
-        image = read_image(path)
+        index = position % len(self)
+        image = read_image(self.path(index))
         crop = random_crop(image, self.size, _augmentation_rng(position)) if self.train else center_crop(image, self.size)
-        return from_uint8(torch.from_numpy(np.array(crop)).permute(2, 0, 1)), torch.tensor(label)
+        return from_uint8(torch.from_numpy(np.array(crop)).permute(2, 0, 1)), torch.tensor(self.labels[index])
 
     def unreadable(
         self,
         workers: int = 0,  # reading processes
     ) -> dict[str, str]:  # path from `root` to the reason
         "Read every image, and say which cannot be read, and why."
-        paths = [path for path, _ in self.samples]
-        loader = DataLoader(_Reasons(paths), batch_size=64, num_workers=workers, collate_fn=list, generator=torch.Generator())
+        loader = DataLoader(_Reasons(self), batch_size=64, num_workers=workers, collate_fn=list, generator=torch.Generator())
         reasons = [why for batch in tqdm(loader, "reading images", mininterval=3) for why in batch]
-        return {self._name(path): why for path, why in zip(paths, reasons) if why}
+        return {os.fsdecode(name): why for name, why in zip(self._names, reasons) if why}
 
 # %% ../nbs/00_data.ipynb #a17fde8f
 def _positions(n: int, batch_size: int, seed: int, start: int, rank: int, world: int):

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'TrainingJob', 'network_config', 'training_config', 'job_attack', 'job_loss', 'named_data', 'open_data',
-           'check', 'processes', 'write_table', 'read_table', 'train_job', 'SamplingJob', 'find_weights',
-           'sampling_plan', 'sample_job', 'pack', 'from_parameters', 'launch', 'main']
+           'check', 'this_process', 'training_run', 'train_job', 'SamplingJob', 'find_weights', 'sampling_plan',
+           'sample_job', 'pack', 'from_parameters', 'launch', 'main']
 
-# %% ../nbs/10_jobs.ipynb #1029e16e
+# %% ../nbs/10_jobs.ipynb #f1309aaa
 import argparse
-import csv
-import hashlib
+import gc
 import os
 import resource
 import shutil
@@ -20,8 +19,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import psutil
@@ -35,22 +34,34 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .attack import L2, Attack, Linf
-from .checkpoints import PUBLIC, fetch, load_classifier, load_unet
+from .checkpoints import PUBLIC, fetch, load_classifier, load_unet, sha256
 from .classifier import Classifier
 from .data import ImageFolder, LabeledImages, cifar10, digits, image_grid, to_uint8
 from .diffusion import Diffusion
 from .experiment import Run, load_json, preset, run_path, save_json
 from .guidance import sample
 from .metrics import load_images
-from .training import ClassifierLoss, DenoiserLoss, TrainingConfig, TrainingState, accuracy, atomic_write, fit, train
+from rcg.training import (
+    ClassifierLoss,
+    DenoiserLoss,
+    TrainingConfig,
+    TrainingState,
+    accuracy,
+    atomic_write,
+    fit,
+    load_tensors,
+    read_table,
+    train,
+    write_table,
+)
 from .unet import UNet
 
-# %% ../nbs/10_jobs.ipynb #9c4b41e2
+# %% ../nbs/10_jobs.ipynb #94e8f929
 @dataclass(frozen=True)
 class TrainingJob:
     "One network to train."
     data: str  # folder of class/…image, or "digits", or "cifar10"
-    run_dir: str  # where everything goes, and where an interrupted job continues; relative to the repository
+    run_dir: str = ""  # where everything goes, and an interrupted job continues; empty for runs/<preset>-<network>
     network: str = "robust"  # "robust" or "vanilla" classifier, or "denoiser"
     preset: str = "imagenet128"
     validation: str = ""  # folder of held-out images, to measure accuracy while training; empty for none
@@ -63,6 +74,8 @@ class TrainingJob:
     steps: int | None = None  # training iterations
     schedule: int | None = None  # iterations over which the learning rate falls to zero
     lr: float | None = None
+    weight_decay: float | None = None  # of AdamW
+    ema_decay: float | None = None  # of the moving average of the weights; (1 - decay) times the iterations should be 5 or more
     batch_size: int | None = None  # over all processes
     microbatch: int | None = None  # images per process and pass, if memory is short
     bf16: bool = False  # bfloat16 autocast
@@ -84,7 +97,12 @@ class TrainingJob:
         if self.validate_every < 1 or self.validation_images < 1:
             raise ValueError("validate_every and validation_images are at least 1; leave `validation` empty to measure nothing")
 
-# %% ../nbs/10_jobs.ipynb #3b715c04
+    @property
+    def folder(self) -> Path:
+        "Where everything goes."
+        return run_path(self.run_dir or f"runs/{self.preset}-{self.network}")
+
+# %% ../nbs/10_jobs.ipynb #1f04a2e8
 def _given(**values) -> dict:
     return {k: v for k, v in values.items() if v is not None}
 
@@ -106,7 +124,7 @@ def job_attack(job: TrainingJob) -> Attack:
     "The resolved attack: a robust classifier is trained against it, and any classifier is validated with it."
     base = preset(job.preset).attack
     threat = {"L2": L2, "Linf": Linf}[job.threat](base.threat.eps if job.eps is None else job.eps)
-    attack = Attack(threat, job.attack_steps or base.steps, job.step_size)
+    attack = Attack(threat, base.steps if job.attack_steps is None else job.attack_steps, job.step_size)
     same = (attack.threat, attack.steps) == (base.threat, base.steps)
     return replace(attack, step_size=base.step_size) if same and job.step_size is None else attack
 
@@ -118,12 +136,17 @@ def job_loss(job: TrainingJob):
         return DenoiserLoss(diffusion)
     return ClassifierLoss(diffusion, job_attack(job) if job.network == "robust" else None)
 
-# %% ../nbs/10_jobs.ipynb #3c50fea7
+# %% ../nbs/10_jobs.ipynb #f97052fc
 def named_data(name: str, train: bool) -> LabeledImages | None:
     "The data sets that need no folder; `None` if this is not the name of one."
     if name == "digits":
         return digits("train" if train else "test")
-    return cifar10(train=train) if name == "cifar10" else None
+    return cifar10(run_path("data"), train) if name == "cifar10" else None
+
+
+def _scan(job: TrainingJob, train: bool) -> Path:
+    "Where the list of unreadable images is kept."
+    return job.folder / ("images.json" if train else "validation-images.json")
 
 
 def open_data(
@@ -134,11 +157,12 @@ def open_data(
     source, config = job.data if train else job.validation, network_config(job)
     data = named_data(source, train)
     if data is None:
-        listed = run_path(job.run_dir) / ("unreadable.json" if train else "unreadable-validation.json")
-        if job.bad_images == "skip" and not listed.exists():
-            raise FileNotFoundError(f"there is no {listed}: to skip unreadable images, `check` the job first, which lists them")
-        skip = load_json(listed) if listed.exists() and job.bad_images == "skip" else ()
-        data = ImageFolder(run_path(source), config.image_size, train, skip=skip, allow_empty=not train)
+        skip = ()
+        if job.bad_images == "skip":
+            if not _scan(job, train).exists():
+                raise FileNotFoundError(f"there is no {_scan(job, train)}: to skip images, `check` the job first, which lists them")
+            skip = load_json(_scan(job, train))["unreadable"]
+        data = ImageFolder(run_path(source), config.image_size, train, skip=skip, allow_empty=job.bad_images == "skip" or not train)
     if len(data.classes) != config.classes:
         raise ValueError(
             f"{source} has {len(data.classes)} classes, but the network {config.classes}: "
@@ -146,7 +170,42 @@ def open_data(
         )
     return data
 
-# %% ../nbs/10_jobs.ipynb #931ae3ce
+# %% ../nbs/10_jobs.ipynb #8330865a
+def _check_images(job: TrainingJob, train: bool) -> tuple[list[str], list[str]]:
+    "Read all images of a folder; returns a report and the classes. Raises `OSError` if some cannot be read and the job is to stop."
+    source, config = job.data if train else job.validation, network_config(job)
+    data = named_data(source, train)
+    if data is not None:
+        return [f"{source}: {len(data)} images, {len(data.classes)} classes"], data.classes
+    data = ImageFolder(run_path(source), config.image_size, train, allow_empty=job.bad_images == "skip" or not train)
+    lines = [f"{source}: {len(data)} images, {len(data.classes)} classes"]
+    scan = load_json(_scan(job, train)) if _scan(job, train).exists() else {}
+    if scan.get("files") != len(data):
+        scan = {"files": len(data), "unreadable": data.unreadable(job.workers)}
+        save_json(_scan(job, train), scan)
+    some = lambda names: ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    if data.ignored:
+        lines.append(f"  ignored, not images by name: {len(data.ignored)} ({some(data.ignored)})")
+    if data.empty:
+        lines.append(f"  classes without images: {len(data.empty)} ({some(data.empty)})")
+    bad = [f"{path} ({why})" for path, why in scan["unreadable"].items()]
+    if bad and job.bad_images == "stop":
+        raise OSError(
+            f"{len(bad)} images of {source} cannot be read: {some(bad)}; all are listed in {_scan(job, train).name} in the run "
+            'directory. Repair or remove them, or set bad_images="skip"'
+        )
+    return lines + [f"  skipped: {line}" for line in bad[:10]] + ([f"  skipped in all: {len(bad)}"] if bad else []), data.classes
+
+
+def _same_classes(ours: list[str], theirs: list[str]):
+    "Raise `ValueError` if the held-out images have other classes than the training images."
+    if ours != theirs:
+        raise ValueError(
+            f"the classes of the held-out images are not those of the training images: {sorted(set(ours) ^ set(theirs))[:5]} "
+            "are in one of them only, or the order differs. Name their folders alike"
+        )
+
+# %% ../nbs/10_jobs.ipynb #e3b165e9
 def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
@@ -158,82 +217,80 @@ def _need(what: str, needed: float, available: float, advice: str) -> str:
     return f"{what}: {_gigabytes(needed)} of {_gigabytes(available)}"
 
 
-def _check_images(job: TrainingJob, train: bool) -> Iterator[str]:
-    "Read all images of a folder; keep the list of those that cannot be read. Raises `OSError` if the job is to stop at them."
-    name = "unreadable.json" if train else "unreadable-validation.json"
-    data = open_data(replace(job, bad_images="stop"), train)
-    yield f"{job.data if train else job.validation}: {len(data)} images, {len(data.classes)} classes"
-    if not isinstance(data, ImageFolder):
-        return
-    ignored, bad = data.ignored, data.unreadable(job.workers)
-    save_json(run_path(job.run_dir) / name, bad)
-    if ignored:
-        yield f"  ignored, not images by name: {len(ignored)} ({', '.join(ignored[:3])}{', …' if len(ignored) > 3 else ''})"
-    for path, why in islice(bad.items(), 10):
-        yield f"  unreadable: {path} ({why})"
-    if bad:
-        yield f"  {len(bad)} unreadable images in all, listed in {Path(job.run_dir) / name}"
-        if job.bad_images == "stop":
-            first = next(iter(bad))
-            raise OSError(
-                f"{len(bad)} images cannot be read, the first is {first} ({bad[first]}); all are listed in "
-                f'{Path(job.run_dir) / name}: repair or remove them, or set bad_images="skip"'
-            )
-        open_data(job, train)  # nothing essential is lost by skipping
-
-# %% ../nbs/10_jobs.ipynb #cad76236
 def check(
     job: TrainingJob,
     trial_steps: int = 3,  # training steps to time; 0 for none
     processes: int = 1,  # that the job is meant for: each gets its share of a batch
 ) -> list[str]:  # what there is to say, line by line
     "Look at data, memory and disk before a job starts. Raises an error that says what to do about the first thing missing."
-    folder, config, device = run_path(job.run_dir), training_config(job), PartialState().device
+    config, device, attack = training_config(job), PartialState().device, job_attack(job)
     if config.batch_size % processes:
         raise ValueError(f"a batch of {config.batch_size} does not split evenly over {processes} processes")
-    with atomic_write(folder / "can-be-written") as draft:
+    lines, classes = _check_images(job, True)
+    if job.validation:
+        more, held_out = _check_images(job, False)
+        _same_classes(classes, held_out)
+        lines += more
+    data = open_data(job)
+    if (job.folder / "settings.json").exists():
+        training_run(job, data)  # refuses settings other than those of what is there
+    with atomic_write(job.folder / "can-be-written") as draft:
         draft.write_text("yes")
-    (folder / "can-be-written").unlink()
-    lines = list(_check_images(job, True)) + (list(_check_images(job, False)) if job.validation else [])
+    (job.folder / "can-be-written").unlink()
     with torch.device("meta"):
         model = (UNet if job.network == "denoiser" else Classifier)(network_config(job))
     size = 4 * sum(p.numel() for p in model.parameters())
     lines.append(f"{job.network} {type(model).__name__}: {size / 4e6:.2f} million parameters")
+    if job.network == "robust" and attack.step_size is not None and attack.steps * attack.step_size < attack.threat.eps:
+        lines.append(f"WARNING: {attack.steps} steps of {attack.step_size} cannot reach the budget ε = {attack.threat.eps}")
     copies = 4 + bool(config.ema_decay)  # weights, gradients, two moments of AdamW
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     lines.append(_need("memory without activations", copies * size, free, "use a machine with more, or a smaller width"))
     files = 2 * (copies * size) + size  # a checkpoint is replaced only when its successor is complete
-    lines.append(_need(f"disk at {job.run_dir}", files, shutil.disk_usage(folder).free, "free some, or choose another run_dir"))
+    lines.append(_need("disk for checkpoints", files, shutil.disk_usage(job.folder).free, "free some, or choose another run_dir"))
     return lines + (_trial(job, trial_steps, processes) if trial_steps else [])
+
+# %% ../nbs/10_jobs.ipynb #5e26939e
+def _speed(job: TrainingJob, loss, steps: int, processes: int) -> float:
+    "Seconds per training step of one process's share of a batch; the result is thrown away."
+    config, device = training_config(job), PartialState().device
+    share = replace(config, batch_size=config.batch_size // processes, steps=steps + 1, schedule=None)
+    run = train(_network(job, device), loss, open_data(job), preset(job.preset).diffusion.steps, share)
+    next(run)  # the first step is slower than the rest
+    start = time.perf_counter()
+    for _ in run:  # every step reads its loss, and so waits for the GPU
+        pass
+    return (time.perf_counter() - start) / steps
 
 
 def _trial(job: TrainingJob, steps: int, processes: int) -> list[str]:
-    "A few real training steps whose result is thrown away."
-    config, device = training_config(job), PartialState().device
-    model = _network(job, device)
-    share = replace(config, batch_size=config.batch_size // processes)
-    run = train(model, job_loss(job), open_data(job), preset(job.preset).diffusion.steps, share)
-    next(run)  # the first step is slower than the rest
-    start = time.perf_counter()
-    for state in islice(run, steps):
-        pass
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = (time.perf_counter() - start) / steps
+    "What a few real training steps say about the rest."
+    config, device, loss = training_config(job), PartialState().device, job_loss(job)
+    seconds = [_speed(job, loss, steps, processes)]
+    if job.network == "robust":
+        seconds.append(_speed(job, replace(loss, attack=replace(loss.attack, early_stop=False)), steps, processes))
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    total = timedelta(seconds=round(config.steps * seconds))
+    if device.type == "cuda":  # the processes to come need the memory
+        gc.collect()
+        torch.cuda.empty_cache()
+    checkpoint = job.folder / "checkpoint.safetensors"
+    left = config.steps - (load_tensors(checkpoint)[1]["step"] if checkpoint.exists() else 0)
+    share = config.batch_size // processes
+    speeds = " to ".join(f"{share / s:.3g}" for s in reversed(seconds))
+    times = " to ".join(str(timedelta(seconds=round(left * s))) for s in seconds)
+    among = f" on {processes} processes" if processes > 1 else ""
     return [
-        f"trial on one {device.type}: {share.batch_size / seconds:.3g} images per second, {seconds:.3g} s per step of "
-        f"{share.batch_size} images, at most {_gigabytes(peak)} of memory",
-        f"at that speed, {config.steps} steps{f' on {processes} processes' if processes > 1 else ''} take {total}"
-        + (", and longer as the classifier learns and more images need attacking" if job.network == "robust" else ""),
+        f"trial on one {device.type}: {speeds} images per second, at most {_gigabytes(peak)} of memory",
+        f"the {left} steps to go{among} take {times} at that speed",
     ]
 
-# %% ../nbs/10_jobs.ipynb #d1181851
-def processes() -> PartialState:
+# %% ../nbs/10_jobs.ipynb #055fd32c
+def this_process() -> PartialState:
     "This process among those that were launched together."
-    together = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return PartialState(cpu=True) if together and not torch.cuda.is_available() else PartialState()
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return PartialState()
+    # Patient, since one may have to wait while another downloads; the launcher notices if a process dies.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
 def _network(job: TrainingJob, device) -> nn.Module:
@@ -261,10 +318,16 @@ class _Validation:
         self.images = torch.stack([x for x, _ in chosen]).to(where.device)
         self.labels = torch.stack([y for _, y in chosen]).to(where.device)
         self.attack, self.diffusion, self.where = job_attack(job), Diffusion(preset(job.preset).diffusion), where
-        self.bins, self.path = _bins(self.diffusion.config.steps), run_path(job.run_dir) / "validation.csv"
+        self.bins, self.path, self.every = _bins(self.diffusion.config.steps), job.folder / "validation.csv", job.validate_every
+        self.rows = read_table(self.path) if self.path.exists() else []
+
+    def due(self, state: TrainingState) -> bool:
+        "Whether accuracy is wanted at this step, and not known yet."
+        wanted = state.step and (state.step % self.every == 0 or state.step == state.config.steps)
+        return wanted and state.step not in {row["step"] for row in self.rows}
 
     def __call__(self, state: TrainingState):
-        where, rows = self.where, []
+        where, measured = self.where, []
         share, batch = (where.process_index, where.num_processes), state.config.batch_size
         state.result.eval()
         for kind, attack in (("clean", None), ("attacked", self.attack)):
@@ -275,58 +338,40 @@ class _Validation:
             mine = len(range(share[0], len(self.labels), share[1]))
             right = reduce(torch.tensor(found, device=where.device) * mine, "sum") / len(self.labels)
             names = [f"t {b.start}-{b.stop - 1}" for b in self.bins]
-            rows.append({"step": state.step, "kind": kind, **dict(zip(names, right.tolist()))})
+            measured.append({"step": state.step, "kind": kind, **dict(zip(names, right.tolist()))})
+        self.rows += measured
         if where.is_main_process:
-            self._append(rows, state.step)
+            write_table(self.path, self.rows)
 
-    def _append(self, rows: list[dict], step: int):
-        kept = read_table(self.path) if self.path.exists() else []
-        kept = [row for row in kept if row["step"] < step]  # an interrupted run measures some steps again
-        write_table(self.path, kept + rows)
-
-# %% ../nbs/10_jobs.ipynb #88c3dd12
-def write_table(path: str | Path, rows: list[dict]):
-    "Store rows with the same keys as CSV, atomically."
-    with atomic_write(path) as draft, open(draft, "w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+# %% ../nbs/10_jobs.ipynb #0be81bd6
+def training_run(job: TrainingJob, data: Dataset) -> Run:
+    "The job's directory. Raises `ValueError` if it holds a run of another network, other settings or other classes."
+    attack = job_attack(job) if job.network == "robust" else None
+    settings = dict(network=network_config(job), kind=job.network, diffusion=preset(job.preset).diffusion, attack=attack)
+    return Run(job.folder, **settings, classes=list(data.classes))
 
 
-def read_table(path: str | Path) -> list[dict]:
-    "The rows of a CSV file, numbers as numbers."
-    def value(text: str):
-        try:
-            return float(text) if "." in text or "e" in text.lower() else int(text)
-        except ValueError:
-            return text
-
-    with open(path, newline="") as file:
-        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-# %% ../nbs/10_jobs.ipynb #8be4333d
 def train_job(job: TrainingJob) -> TrainingState:
     "Train, or continue to train; every process of a job calls this. Raises what `train`, `Run` and `open_data` raise."
-    where, config, p = processes(), training_config(job), preset(job.preset)
-    data = open_data(job)
-    settings = dict(network=network_config(job), kind=job.network, diffusion=p.diffusion)
-    attack = job_attack(job) if job.network == "robust" else None
-    with where.main_process_first():
-        run = Run(job.run_dir, **settings, attack=attack)
-    steps = train(_network(job, where.device), job_loss(job), data, p.diffusion.steps, config, run.path)
+    where, config = this_process(), training_config(job)
+    with where.main_process_first():  # it may have to download the data, and writes the settings
+        data = open_data(job)
+        run = training_run(job, data)
+    steps = train(_network(job, where.device), job_loss(job), data, preset(job.preset).diffusion.steps, config, run.path)
     if job.validation and job.network != "denoiser":
-        steps = _validated(steps, _Validation(job, where), job.validate_every)
+        _same_classes(data.classes, open_data(job, train=False).classes)
+        steps = _validated(steps, _Validation(job, where))
     return fit(steps, job.network)
 
 
-def _validated(steps: Iterator[TrainingState], validate: _Validation, every: int) -> Iterator[TrainingState]:
+def _validated(steps: Iterator[TrainingState], validate: _Validation) -> Iterator[TrainingState]:
     "Pass the states of a run on, measuring now and then and at the end."
     for state in steps:
-        if state.step > state.start and (state.step % every == 0 or state.step == state.config.steps):
+        if validate.due(state):
             validate(state)
         yield state
 
-# %% ../nbs/10_jobs.ipynb #69d69a0f
+# %% ../nbs/10_jobs.ipynb #96c3696a
 @dataclass(frozen=True)
 class SamplingJob:
     "Images to draw."
@@ -354,12 +399,6 @@ def find_weights(name: str) -> Path:
     return fetch(name) if name in PUBLIC else run_path(name)
 
 
-def _checksum(path: Path) -> str:
-    "Identifies a file of weights."
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 def _load_networks(job: SamplingJob, device):
     "The networks of a job, in evaluation mode, and the process they work with."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(job.dtype)
@@ -376,11 +415,11 @@ def _load_networks(job: SamplingJob, device):
             network.compile()
     return unet, classifier, Diffusion(preset(job.preset).diffusion)
 
-# %% ../nbs/10_jobs.ipynb #cae63f24
+# %% ../nbs/10_jobs.ipynb #cb8ea5a3
 def sampling_plan(job: SamplingJob) -> list[tuple[int, int, Path]]:
     "Seed, label and file of every image of a job."
     p = preset(job.preset)
-    known = job.classes or p.unet.classes
+    known = p.unet.classes if job.classes is None else job.classes
     labels = list(range(known)) if job.labels is None else job.labels
     if not labels or not 0 <= min(labels) <= max(labels) < known:
         raise ValueError(f"labels must be among 0 to {known - 1}, not {labels[:10]}")
@@ -396,18 +435,18 @@ def sampling_plan(job: SamplingJob) -> list[tuple[int, int, Path]]:
 
 def sample_job(job: SamplingJob) -> list[Path]:
     "Draw the images that are not there yet, and return the files of all; every process of a job calls this."
-    where, p, plan = processes(), preset(job.preset), sampling_plan(job)
+    where, p, plan = this_process(), preset(job.preset), sampling_plan(job)
     with where.main_process_first():  # it may have to download them
         unet, classifier, diffusion = _load_networks(job, where.device)
-    steps, sampler = job.steps or p.sampling.steps, job.sampler or p.sampling.sampler
+    steps, sampler = p.sampling.steps if job.steps is None else job.steps, job.sampler or p.sampling.sampler
     if where.is_main_process:  # refuses to mix images of different settings
-        weights = {k: _checksum(find_weights(f)) for k, f in (("denoiser", job.denoiser), ("classifier", job.classifier)) if f}
+        weights = {k: sha256(find_weights(f))[:16] for k, f in (("denoiser", job.denoiser), ("classifier", job.classifier)) if f}
         choices = dict(scale=job.scale if classifier else 0.0, steps=steps, sampler=sampler, labels=job.labels, dtype=job.dtype)
         Run(job.run_dir, weights=weights, first_seed=job.first_seed, **choices)
-    where.wait_for_everyone()
-    missing = [task for task in plan[where.process_index :: where.num_processes] if not task[2].exists()]
-    mine = len(plan[where.process_index :: where.num_processes])
-    bar = tqdm(desc="sampling", total=mine, initial=mine - len(missing), mininterval=3, disable=not where.is_main_process)
+    missing = [task for task in plan if not task[2].exists()]
+    where.wait_for_everyone()  # all have looked before the first one writes, so all see the same
+    missing = missing[where.process_index :: where.num_processes]
+    bar = tqdm(desc="sampling", total=len(missing), mininterval=3, disable=not where.is_main_process)
     for k in range(0, len(missing), job.batch_size):
         seeds, labels, files = zip(*missing[k : k + job.batch_size])
         y = torch.tensor(labels, device=where.device)
@@ -416,7 +455,6 @@ def sample_job(job: SamplingJob) -> list[Path]:
             _save_png(picture, file)
         bar.update(len(files))
     bar.close()
-    where.wait_for_everyone()
     return [file for _, _, file in plan]
 
 
@@ -436,7 +474,7 @@ def pack(job: SamplingJob) -> Path:
         np.savez(file, images, np.array([label for _, label, _ in plan]))
     return target
 
-# %% ../nbs/10_jobs.ipynb #48f991a1
+# %% ../nbs/10_jobs.ipynb #fba9c42d
 def from_parameters(
     kind: type,  # `TrainingJob` or `SamplingJob`
     values: dict,  # by name; the variables of a notebook will do
@@ -448,23 +486,36 @@ def from_parameters(
     if strict and unknown:
         raise ValueError(f"{', '.join(unknown)}: no such settings; there are {', '.join(names)}")
     try:
-        return kind(**{name: values[name] for name in names if name in values})
+        return kind(**{f.name: _typed(f, values[f.name]) for f in fields(kind) if f.name in values})
     except TypeError as e:
         raise ValueError(f"{kind.__name__} needs more settings: {e}") from e
 
 
-COMMANDS = {"train": (TrainingJob, train_job), "sample": (SamplingJob, sample_job)}
+def _typed(setting, value):
+    "The value as the setting's type, since YAML takes 1e-4 for text. Raises `ValueError` if it has another."
+    kinds = get_args(setting.type) or (setting.type,)
+    if float in kinds and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if any(type(value) is kind for kind in kinds) or isinstance(value, (list, tuple)) and list[int] in kinds:
+        return value
+    raise ValueError(f"{setting.name} is {value!r}, which is no {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+
+
+COMMANDS = {"train": (TrainingJob, train_job), "sample": (SamplingJob, sample_job), "pack": (SamplingJob, pack)}
 
 
 def launch(
-    command: str,  # "train" or "sample"
+    command: str,  # "train", "sample" or "pack"
     job: TrainingJob | SamplingJob,
     processes: int = 1,  # on this machine; usually one per GPU
 ):
     "Run a job to its end, here or on several processes. Raises `RuntimeError` if one of them fails."
     if processes == 1:
         return COMMANDS[command][1](job)
-    settings = run_path(job.run_dir) / f"{command}.yaml"
+    settings = (job.folder if command == "train" else run_path(job.run_dir)) / f"{command}.yaml"
     with atomic_write(settings) as draft:
         draft.write_text(yaml.safe_dump(asdict(job), sort_keys=False))
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]
@@ -478,10 +529,10 @@ def launch(
     if child.returncode:
         raise RuntimeError(f"{command} has failed on {processes} processes (exit status {child.returncode}): see its output above")
 
-# %% ../nbs/10_jobs.ipynb #71fda037
+# %% ../nbs/10_jobs.ipynb #44ba65af
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.jobs`."
-    parser = argparse.ArgumentParser(prog="python -m rcg.jobs", description="Check, train or sample with the settings of a file.")
+    parser = argparse.ArgumentParser(prog="python -m rcg.jobs", description="Check, train, sample or pack with the settings of a file.")
     parser.add_argument("command", choices=["check", *COMMANDS])
     parser.add_argument("settings", help="YAML file of the settings of a TrainingJob or SamplingJob")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="another value for a setting")

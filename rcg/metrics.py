@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['Inception', 'features', 'Gaussian', 'gaussian', 'frechet_distance', 'in_manifold', 'precision_recall', 'ImageSet',
-           'load_images', 'Reference', 'save_reference', 'load_reference', 'Interval', 'bootstrap', 'distinguishable']
+           'Pictures', 'load_images', 'Reference', 'save_reference', 'load_reference', 'Interval', 'bootstrap',
+           'proportion', 'distinguishable']
 
-# %% ../nbs/07_metrics.ipynb #1cd99871
+# %% ../nbs/07_metrics.ipynb #f22b8f3f
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .data import IMAGE_FILES, center_crop, from_uint8, read_image, to_uint8
@@ -144,7 +145,7 @@ def precision_recall(
     "Improved precision and recall (Kynkäänniemi et al., 2019)."
     return tuple(in_manifold(a, b, k, block).double().mean().item() for a, b in ((fake, real), (real, fake)))
 
-# %% ../nbs/07_metrics.ipynb #e775976f
+# %% ../nbs/07_metrics.ipynb #00e51fa4
 class ImageSet(NamedTuple):
     "Pictures, and their labels if they have any."
     images: Tensor  # (N, 3, H, W) uint8
@@ -173,6 +174,28 @@ def _image_set(arrays: dict[str, np.ndarray], path: Path) -> ImageSet:
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2), labels)
 
 
+class Pictures(Dataset):
+    "The pictures in a folder and below, in alphabetical order: (3, H, W) uint8."
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int | None = None,  # cut squares of this side; by default the pictures stay as they are
+    ):
+        self.folder, self.size = Path(folder), size
+        self.files = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_FILES and not p.name.startswith("."))
+        if not self.files:
+            raise FileNotFoundError(f"there are no images in {self.folder.resolve()}: pass a folder of pictures, or an .npz file")
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        image = read_image(self.files[index])
+        image = image if self.size is None else center_crop(image, self.size)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
 def load_images(
     path: str | Path,  # a folder of pictures, flat or one subfolder per class, or an .npz file
     size: int | None = None,  # cut squares of this side; by default all pictures must have one size
@@ -181,21 +204,18 @@ def load_images(
     path = Path(path)
     if path.is_file():
         return _image_set(_load_arrays(path), path)
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_FILES and not p.name.startswith("."))
-    if not files:
-        raise FileNotFoundError(f"there are no images in {path.resolve()}: pass a folder of pictures, or an .npz file")
-    pixels = []
-    for file in tqdm(files, f"reading {path.name}", mininterval=3, leave=False):
-        image = read_image(file)
-        pixels.append(np.asarray(image if size is None else center_crop(image, size)))
-        if pixels[-1].shape != pixels[0].shape:
-            raise ValueError(f"{file} is {image.width}×{image.height}, others in {path} are not: pass the `size` to cut them to")
-    folders = [p.relative_to(path).parts[0] if p.parent != path else "" for p in files]
+    pictures, images = Pictures(path, size), []
+    for file, image in zip(pictures.files, tqdm(pictures, f"reading {path.name}", mininterval=3, leave=False)):
+        images.append(image)
+        if image.shape != images[0].shape:
+            sides = f"{image.shape[2]}×{image.shape[1]}"
+            raise ValueError(f"{file} is {sides}, others in {path} are not: pass the `size` to cut them to")
+    folders = [p.relative_to(path).parts[0] if p.parent != path else "" for p in pictures.files]
     number = {name: k for k, name in enumerate(sorted(set(folders)))}
     labels = None if "" in number else torch.tensor([number[f] for f in folders])
-    return ImageSet(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), labels)
+    return ImageSet(torch.stack(images), labels)
 
-# %% ../nbs/07_metrics.ipynb #00d43163
+# %% ../nbs/07_metrics.ipynb #f52c69b1
 class Reference(NamedTuple):
     "What samples are measured against."
     gaussian: Gaussian  # of the features of all real images
@@ -208,15 +228,22 @@ def _name(extractor: Callable) -> str:
 
 def save_reference(
     path: str | Path,  # .npz
-    images: Tensor,  # (N, 3, H, W) uint8
+    images: Tensor | Pictures,  # (N, 3, H, W) uint8; `Pictures` of one size are read as they are needed
     extractor: Callable[[Tensor], Tensor],  # images in [-1, 1] to features (N, D)
     keep: int = 10_000,  # at most so many of the images are stored, evenly spread
     batch_size: int = 128,
+    workers: int = 0,  # reading processes
 ):
-    "Write a reference that `load_reference` reads."
-    center = gaussian(features(images, extractor, batch_size, progress=True))
-    some = images[torch.linspace(0, len(images) - 1, min(keep, len(images))).round().long()]
-    arrays = dict(mu=center.mean.numpy(), sigma=center.covariance.numpy(), arr_0=some.permute(0, 2, 3, 1).numpy())
+    "Write a reference that `load_reference` reads; needs no memory for more than `keep` images."
+    chosen, some, count = {round(i) for i in np.linspace(0, len(images) - 1, min(keep, len(images)))}, [], 0
+    for batch in tqdm(DataLoader(images, batch_size, num_workers=workers), "reference", mininterval=3):
+        x = features(batch, extractor, batch_size)
+        if not count:  # sums of squares are precise only near the origin
+            origin, total, products = x.mean(0), torch.zeros_like(x[0]), x.new_zeros(x.shape[1], x.shape[1])
+        some += [image for i, image in enumerate(batch, count) if i in chosen]
+        count, total, products = count + len(x), total + (x - origin).sum(0), products + (x - origin).T @ (x - origin)
+    covariance = (products - total.outer(total) / count) / (count - 1)
+    arrays = dict(mu=(origin + total / count).numpy(), sigma=covariance.numpy(), arr_0=torch.stack(some).permute(0, 2, 3, 1).numpy())
     with atomic_write(path) as draft, open(draft, "wb") as file:
         np.savez(file, **arrays, extractor=np.array(_name(extractor)))
 
@@ -233,7 +260,8 @@ def load_reference(
         return Reference(gaussian(real), real)
     path = Path(path)
     arrays = _load_arrays(path) if path.suffix == ".npz" else {}
-    made_with = str(arrays.pop("extractor", _name(extractor)))
+    adm = "Inception, tensorflow" if "mu" in arrays else _name(extractor)  # ADM's files do not say so themselves
+    made_with = str(arrays.pop("extractor", adm))
     if made_with != _name(extractor):
         raise ValueError(f"{path} holds features of {made_with}, not of {_name(extractor)}: use that one, or build another")
     found = _image_set(arrays, path) if arrays else load_images(path, size)
@@ -272,6 +300,17 @@ def bootstrap(
     resampled = np.array([statistic(draw()) for _ in range(draws)])
     low, high = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, value + low, value + high)
+
+# %% ../nbs/07_metrics.ipynb #118cc0e8
+def proportion(
+    hits: Tensor,  # (N,) bool
+) -> Interval:  # 95 %
+    "A share with Wilson's score interval (1927), for images drawn independently."
+    n, z = len(hits), 1.959964
+    share, slack = hits.double().mean().item(), z**2 / len(hits)
+    half = z * (share * (1 - share) / n + slack / (4 * n)) ** 0.5
+    center = share + slack / 2
+    return Interval(share, max(0.0, (center - half) / (1 + slack)), min(1.0, (center + half) / (1 + slack)))
 
 # %% ../nbs/07_metrics.ipynb #4e8f482c
 def distinguishable(a: Interval, b: Interval) -> bool:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['DenoiserLoss', 'ClassifierLoss', 'TrainingConfig', 'atomic_write', 'save_tensors', 'load_tensors', 'load_weights',
-           'TrainingState', 'NonFiniteLoss', 'train', 'train_denoiser', 'train_classifier', 'fit', 'accuracy']
+           'write_table', 'read_table', 'TrainingState', 'NonFiniteLoss', 'train', 'train_denoiser', 'train_classifier',
+           'fit', 'accuracy']
 
 # %% ../nbs/05_training.ipynb #584090f1
 import csv
@@ -164,6 +165,26 @@ def load_weights(
         raise ValueError(f"the weights in {source} are not those of this {type(model).__name__}:\n" + "\n".join(lines))
     model.load_state_dict(tensors, assign=assign)
 
+# %% ../nbs/05_training.ipynb #ba58c0e0
+def write_table(path: str | Path, rows: list[dict]):
+    "Store rows with the same keys as CSV, atomically."
+    with atomic_write(path) as draft, open(draft, "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def read_table(path: str | Path) -> list[dict]:
+    "The rows of a CSV file, numbers as numbers."
+    def value(text: str):
+        try:
+            return float(text) if "." in text or "e" in text.lower() else int(text)
+        except ValueError:
+            return text
+
+    with open(path, newline="") as file:
+        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
 # %% ../nbs/05_training.ipynb #7a66bf0d
 @dataclass
 class TrainingState:
@@ -276,7 +297,7 @@ def _iterate(state: TrainingState, loss: Callable, x: Tensor, labels: Tensor, ti
     state.history.append({"step": state.step, "lr": state.config.lr_at(state.step), **values})
     state.step += 1
 
-# %% ../nbs/05_training.ipynb #5b56f24d
+# %% ../nbs/05_training.ipynb #0566680b
 def train(
     model: nn.Module,  # trained in place, on the device it is on
     loss: Callable,  # (model, x0, labels, t, noise) to per-sample values by name, with one called `loss`
@@ -300,10 +321,7 @@ def train(
 
     def save():  # the checkpoint last: if it says that the run is complete, the rest is there
         if folder and where.is_main_process:
-            with atomic_write(Path(folder) / "history.csv") as draft, open(draft, "w", newline="") as file:
-                table = csv.DictWriter(file, list(state.history[0]))
-                table.writeheader()
-                table.writerows(state.history)
+            write_table(Path(folder) / "history.csv", state.history)
             save_tensors(Path(folder) / "model.safetensors", state.result.state_dict(), step=state.step)
             state.save(checkpoint)
 
@@ -344,7 +362,7 @@ def fit(
     state.result.eval()
     return state
 
-# %% ../nbs/05_training.ipynb #1339c9f4
+# %% ../nbs/05_training.ipynb #7e4bacfc
 def accuracy(
     classifier,  # any function (x_t, t) to logits
     diffusion: Diffusion,
@@ -367,9 +385,11 @@ def accuracy(
             t = torch.full_like(y, low) if high == low + 1 else torch.from_numpy(rng.integers(low, high, len(y))).to(y.device)
             mine = slice((share[0] - first) % share[1], None, share[1])  # the noise is drawn for all, so that it stays the same
             x0, y, t, noise = x0[mine], y[mine], t[mine], noise[mine]
+            if not len(y):
+                continue
             x_t = diffusion.q_sample(x0, t, noise)
             x_t = attack(classifier, x_t, t, y) if attack else x_t
             with torch.no_grad():
                 right += (classifier(x_t, t).argmax(1) == y).sum().item()
-        results.append(right / len(range(share[0], len(labels), share[1])))
+        results.append(right / max(1, len(range(share[0], len(labels), share[1]))))
     return results

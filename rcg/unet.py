@@ -93,7 +93,7 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(double(x))
 
-# %% ../nbs/02_unet.ipynb #e4eefcc3
+# %% ../nbs/02_unet.ipynb #91e49ddc
 def attend(
     qkv: Tensor,  # (N, 3C, L)
     heads: int,  # a divisor of C
@@ -105,7 +105,8 @@ def attend(
         q, k, v = qkv.reshape(n, heads, 3, -1, length).unbind(2)
     else:
         q, k, v = qkv.reshape(n, 3, heads, -1, length).unbind(1)
-    return F.scaled_dot_product_attention(q.mT, k.mT, v.mT).mT.reshape(n, width // 3, length)
+    q, k, v = (x.mT.contiguous() for x in (q, k, v))  # the fast kernels want each position's channels side by side
+    return F.scaled_dot_product_attention(q, k, v).mT.reshape(n, width // 3, length)
 
 
 class AttentionBlock(nn.Module):

@@ -1,5 +1,6 @@
 """Downloads against a server that misbehaves: nothing is lost, nothing is mixed, and the message says what to do."""
 
+import fcntl
 import hashlib
 import http.server
 import threading
@@ -11,6 +12,12 @@ from rcg.checkpoints import download
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 
 
+class Server(http.server.ThreadingHTTPServer):
+    @property
+    def tag(self) -> str:
+        return f'"{hashlib.md5(self.content).hexdigest()}"'
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     "Serves `server.content`, at most `server.limit` bytes per request, ranges only if `server.ranges`."
 
@@ -19,9 +26,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.requests.append(self.headers["Range"])
         if self.path != "/weights.pt":
             return self.send_error(404)
-        tag, start = f'"{hashlib.md5(server.content).hexdigest()}"', 0
+        tag, start = server.tag, 0
         if server.ranges and self.headers["Range"] and self.headers["If-Range"] == tag:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.content):
+                return self.send_error(416)
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("ETag", tag)
@@ -37,7 +46,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     server.content, server.limit, server.ranges, server.requests = CONTENT, len(CONTENT), True, []
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -63,12 +72,31 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 def test_giving_up_keeps_what_there_is(server, tmp_path):
     server.limit = 1_000_000
-    with pytest.raises(RuntimeError, match="broke off after 2000000 of 5120000 bytes.*Run this again to go on"):
+    with pytest.raises(RuntimeError, match="broke off after 1000000 of 5120000 bytes.*Run this again to go on"):
+        download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
+    server.limit = 0
+    with pytest.raises(RuntimeError, match="1000000 bytes are kept"):
         download(server.url, tmp_path / "weights.pt", tries=2, quiet=True)
-    assert not (tmp_path / "weights.pt").exists()
+    assert not (tmp_path / "weights.pt").exists() and len(server.requests) == 3
     server.limit = len(CONTENT)
     assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
-    assert server.requests[-1] == "bytes=2000000-"
+    assert server.requests[-1] == "bytes=1000000-"
+
+
+def test_killed_between_the_last_byte_and_the_name(server, tmp_path):
+    download(server.url, tmp_path / "weights.pt", quiet=True)
+    (tmp_path / "weights.pt").rename(tmp_path / "weights.pt.part")
+    (tmp_path / "weights.pt.tag").write_text(server.tag)
+    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=5120000-", None]
+
+
+def test_two_downloads_at_once_do_not_mix(server, tmp_path):
+    part = tmp_path / "weights.pt.part"
+    with open(part, "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(RuntimeError, match="another process is downloading"):
+            download(server.url, tmp_path / "weights.pt", quiet=True)
 
 
 def test_a_file_that_changes_half_way_is_not_mixed(server, tmp_path):
@@ -82,7 +110,7 @@ def test_a_file_that_changes_half_way_is_not_mixed(server, tmp_path):
 def test_a_server_without_ranges(server, tmp_path):
     server.ranges, server.limit = False, 1_000_000
     with pytest.raises(RuntimeError):
-        download(server.url, tmp_path / "weights.pt", tries=2, quiet=True)
+        download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
     server.limit = len(CONTENT)
     assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from rcg.data import center_crop
 from rcg.experiment import load_json
-from rcg.jobs import SamplingJob, TrainingJob, launch, pack, read_table, train_job
+from rcg.jobs import SamplingJob, TrainingJob, launch, pack, train_job
 from rcg.metrics import load_images
-from rcg.training import load_tensors
+from rcg.training import load_tensors, read_table
 
 
 def training(folder: Path, **settings) -> TrainingJob:
@@ -128,8 +128,8 @@ def test_notebooks_on_a_folder_at_128_pixels(photographs, tmp_path):
     report = execute("train_imagenet.ipynb", tmp_path / "robust.ipynb", base | dict(run_dir=str(tmp_path / "robust")))
     for said in ("26 images, 2 classes", "ignored, not images by name: 1 (flower/readme.txt)", "china/cut.jpg", "images per second"):
         assert said in report
-    unconditional = dict(network="denoiser", validation="", run_dir=str(tmp_path / "denoiser"))
-    execute("train_imagenet.ipynb", tmp_path / "denoiser.ipynb", base | unconditional)
+    without_validation = dict(network="denoiser", validation="", run_dir=str(tmp_path / "denoiser"))
+    execute("train_imagenet.ipynb", tmp_path / "denoiser.ipynb", base | without_validation)
 
     networks = {k: str(tmp_path / k / "model.safetensors") for k in ("denoiser", "robust")}
     drawing = dict(denoiser=networks["denoiser"], classes=2, denoiser_width=32, classifier_width=32, images=6, dtype="float32")
@@ -149,4 +149,4 @@ def test_notebooks_on_a_folder_at_128_pixels(photographs, tmp_path):
     stored = load_json(tmp_path / "results" / "robust-1.json")
     assert stored["images"] == 6 and stored["distance"][1] <= stored["distance"][0] <= stored["distance"][2]
     assert "| vanilla | 0.5 | not measured" in tables and "| 2.85 | 0.82 | 0.56 |" in tables
-    assert "all sets are measured already" in execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
+    assert "every set that is there has been measured already" in execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
