@@ -73,6 +73,14 @@ def test_a_failing_process_is_reported(weights, tmp_path, capfd):
     assert "labels must be among 0 to 9" in "".join(capfd.readouterr())
 
 
+def test_one_failing_process_ends_the_job(weights, tmp_path, capfd):
+    (tmp_path / "out" / "images").mkdir(parents=True)
+    (tmp_path / "out" / "images" / "1").write_text("in the way")  # of the second process, which draws the odd labels
+    with pytest.raises(RuntimeError, match="failed on 2 processes"):
+        launch("sample", sampling(weights, tmp_path / "out", images=4), processes=2)
+    assert "images/1 could not be made" in "".join(capfd.readouterr())
+
+
 def test_killed_sampling_goes_on(weights, tmp_path):
     job = sampling(weights, tmp_path / "out", images=400, steps=50, batch_size=8)
     settings = tmp_path / "job.yaml"
@@ -122,7 +130,7 @@ def test_notebooks_on_a_folder_at_128_pixels(photographs, tmp_path):
     "Train, sample and evaluate with the ImageNet preset, small only by its parameters."
     size = dict(classes=2, width=32, steps=2, schedule=2, batch_size=2, trial_steps=1, workers=0)
     base = dict(data=str(photographs), validation=str(photographs), validation_images=4, validate_every=1) | size
-    with pytest.raises(papermill.PapermillExecutionError, match="1 images cannot be read, the first is china/cut.jpg"):
+    with pytest.raises(papermill.PapermillExecutionError, match="1 images of .* cannot be read: china/cut.jpg"):
         execute("train_imagenet.ipynb", tmp_path / "a.ipynb", base | dict(run_dir=str(tmp_path / "stop")))
     base |= dict(bad_images="skip", eps=1.0, step_size=None, save_every=1)
     report = execute("train_imagenet.ipynb", tmp_path / "robust.ipynb", base | dict(run_dir=str(tmp_path / "robust")))
@@ -139,14 +147,26 @@ def test_notebooks_on_a_folder_at_128_pixels(photographs, tmp_path):
         execute("sample.ipynb", tmp_path / "sample.ipynb", settings)
     assert load_images(tmp_path / "samples" / "robust" / "samples.npz").images.shape == (6, 3, 128, 128)
 
-    sets = [dict(method=m, scale=s, path=str(tmp_path / "samples" / m)) for m, s in (("unguided", 0.0), ("robust", 1.0))]
+    (tmp_path / "samples" / "vanilla").mkdir()  # interrupted before it drew anything
+    methods = (("unguided", 0.0), ("vanilla", 0.5), ("robust", 1.0))
+    sets = [dict(method=m, scale=s, path=str(tmp_path / "samples" / m / "samples.npz")) for m, s in methods]
     (tmp_path / "real").mkdir()
     for k, file in enumerate(sorted(photographs.glob("*/[0-9]*.jpg"))):
         center_crop(Image.open(file), 128).save(tmp_path / "real" / f"{k}.png")
-    settings = dict(samples=[s | dict(path=s["path"] + "/samples.npz") for s in sets], reference=str(tmp_path / "real"))
+    settings = dict(samples=sets, reference=str(tmp_path / "real"))
     settings |= dict(results=str(tmp_path / "results"), extractor="pixels", draws=5, build_reference=str(tmp_path / "ref.npz"))
     tables = execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
     stored = load_json(tmp_path / "results" / "robust-1.json")
     assert stored["images"] == 6 and stored["distance"][1] <= stored["distance"][0] <= stored["distance"][2]
-    assert "| vanilla | 0.5 | not measured" in tables and "| 2.85 | 0.82 | 0.56 |" in tables
+    assert "not there yet" in tables and "| vanilla | 0.5 | not measured" in tables and "| 2.85 | 0.82 | 0.56 |" in tables
+    with pytest.raises(papermill.PapermillExecutionError, match="measured otherwise .k was 3, is 2"):
+        execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings | dict(neighbours=2))
     assert "every set that is there has been measured already" in execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
+
+
+def test_benchmarks(tmp_path):
+    small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2, sampling_steps=2, modes=["float32", "bf16"])
+    tables = execute("benchmarks.ipynb", tmp_path / "out.ipynb", small | dict(results=str(tmp_path / "results")))
+    assert "| bf16 | 8 |" in tables
+    rows = [row for file in (tmp_path / "results").glob("*-training.csv") for row in read_table(file)]
+    assert [row["mode"] for row in rows] == ["float32", "bf16"] and rows[0]["ratio"] == 1
