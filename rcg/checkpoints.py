@@ -57,24 +57,28 @@ def read_weights(
         raise OSError(f"{path} holds something other than a state dict: pass a file of parameter tensors by name")
     return tensors
 
-# %% ../nbs/09_checkpoints.ipynb #5aa87c77
+# %% ../nbs/09_checkpoints.ipynb #c9a8e915
 def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
-    "The presets whose network of this kind has exactly these parameters, if need be with another number of classes."
+    "The presets whose network of this kind has exactly these parameters, if need be with other classes or another width."
     shapes, fits = {k: v.shape for k, v in tensors.items()}, []
-    by_class = shapes.get("label_emb.weight" if kind is UNet else "out.2.c_proj.weight")
+    found = {"classes": "label_emb.weight" if kind is UNet else "out.2.c_proj.weight", "width": "input_blocks.0.0.weight"}
+    found = {setting: shapes[name][0] for setting, name in found.items() if name in shapes}
     for name, p in PRESETS.items():
         config = p.unet if kind is UNet else p.classifier
-        classes = by_class[0] if by_class else config.classes
-        with torch.device("meta"):
-            state = kind(replace(config, classes=classes)).state_dict()
+        changes = {setting: value for setting, value in found.items() if getattr(config, setting) != value}
+        try:
+            with torch.device("meta"):
+                state = kind(replace(config, **changes)).state_dict()
+        except ValueError:  # a width that this shape cannot have
+            continue
         if {k: v.shape for k, v in state.items()} == shapes:
-            note = "" if classes == config.classes else f" with classes={classes}"
+            note = " with " + ", ".join(f"{k}={v}" for k, v in changes.items()) if changes else ""
             fits.append(f'a {kind.__name__} of preset "{name}"{note}')
     return fits
 
 
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype: torch.dtype) -> nn.Module:
-    source, tensors = read_weights(path), {}
+    source, tensors = read_weights(path if Path(path).exists() else run_path(path)), {}
     while source:  # never two copies of everything
         name, tensor = source.popitem()
         tensors[name] = tensor.to(device, dtype)
@@ -89,7 +93,7 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype: torch.
 
 
 def load_unet(
-    path: str | Path,  # .safetensors or .pt
+    path: str | Path,  # .safetensors or .pt; relative to the working directory or the repository
     preset_name: str,  # whose denoiser this is: a key of `PRESETS`
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,  # of the parameters; images stay float32
@@ -100,7 +104,7 @@ def load_unet(
 
 
 def load_classifier(
-    path: str | Path,  # .safetensors or .pt
+    path: str | Path,  # .safetensors or .pt; relative to the working directory or the repository
     preset_name: str,  # whose classifier this is: a key of `PRESETS`
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,  # of the parameters; images stay float32
@@ -115,7 +119,9 @@ def convert(
     target: str | Path,  # .safetensors
     dtype: torch.dtype | None = None,  # of the result; by default as in the file
 ):
-    "Rewrite a checkpoint as safetensors."
+    "Rewrite a checkpoint as safetensors. Raises `ValueError` if the target is not called that."
+    if Path(target).suffix != ".safetensors":
+        raise ValueError(f"{target} must end in .safetensors: that is what it will be")
     save_tensors(target, {k: v.to(dtype or v.dtype) for k, v in read_weights(path).items()})
 
 # %% ../nbs/09_checkpoints.ipynb #c6facd53
@@ -152,7 +158,7 @@ PUBLIC = {
     ),
 }
 
-# %% ../nbs/09_checkpoints.ipynb #8dcf51c1
+# %% ../nbs/09_checkpoints.ipynb #8ade3536
 def sha256(path: Path) -> str:
     "The checksum of a file, in hexadecimal."
     with open(path, "rb") as file:
@@ -242,7 +248,7 @@ def download(
 
 def fetch(
     name: str,  # a key of `PUBLIC`
-    folder: str | Path = "checkpoints",  # where to keep it
+    folder: str | Path = "downloads",  # where to keep it
 ) -> Path:
     "A public file, downloaded on first use. Raises `ValueError` for an unknown name, and as `download` does."
     if name not in PUBLIC:
@@ -251,14 +257,14 @@ def fetch(
         raise ValueError(f"{name} has no fixed address: get it by way of {PUBLIC[name].page}, and pass the path of the file")
     return download(PUBLIC[name].url, run_path(folder) / PUBLIC[name].url.rsplit("/", 1)[1])
 
-# %% ../nbs/09_checkpoints.ipynb #a49552f4
+# %% ../nbs/09_checkpoints.ipynb #64c3f761
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.checkpoints`."
     parser = argparse.ArgumentParser(prog="python -m rcg.checkpoints", description="Get and convert public weights.")
     commands = parser.add_subparsers(dest="command", required=True)
     get = commands.add_parser("download", help="fetch public files, resuming what was begun")
     get.add_argument("names", nargs="+", choices=[n for n, f in PUBLIC.items() if f.url], metavar="NAME", help=", ".join(PUBLIC))
-    get.add_argument("--folder", default="checkpoints")
+    get.add_argument("--folder", default="downloads")
     to = commands.add_parser("convert", help="rewrite a PyTorch file as safetensors")
     to.add_argument("source")
     to.add_argument("target")

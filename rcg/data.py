@@ -6,10 +6,11 @@
 __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'cifar10',
            'read_image', 'scaled', 'center_crop', 'random_crop', 'ImageFolder', 'batches']
 
-# %% ../nbs/00_data.ipynb #470ae3d2
+# %% ../nbs/00_data.ipynb #ea7a06d8
 import math
 import os
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -107,9 +108,9 @@ def image_grid(
     ax.tick_params(length=0)
     return ax.figure
 
-# %% ../nbs/00_data.ipynb #29e5281b
+# %% ../nbs/00_data.ipynb #86bc2987
 def cifar10(
-    root: str | Path = "data",  # folder that holds, or will hold, `cifar-10-batches-py`
+    root: str | Path = "downloads",  # folder that holds, or will hold, `cifar-10-batches-py`
     train: bool = True,  # the 50,000 training images, or the 10,000 test images
     download: bool = True,  # fetch the 170 MB archive when it is missing
     flip: bool | None = None,  # mirror half of the images; by default in training
@@ -195,7 +196,7 @@ def random_crop(
     image = image.crop((left, top, left + size, top + size))
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
-# %% ../nbs/00_data.ipynb #c6eae0b6
+# %% ../nbs/00_data.ipynb #cd25ae94
 IMAGE_FILES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -271,6 +272,14 @@ class ImageFolder(Dataset):
         image = read_image(self.path(index))
         crop = random_crop(image, self.size, _augmentation_rng(position)) if self.train else center_crop(image, self.size)
         return from_uint8(torch.from_numpy(np.array(crop)).permute(2, 0, 1)), torch.tensor(self.labels[index])
+
+    def fingerprint(self) -> str:
+        "Changes when a file is added, removed, renamed or rewritten."
+        digest = sha256()
+        for index in range(len(self)):
+            status = self.path(index).stat()
+            digest.update(self._names[index] + f" {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
     def unreadable(
         self,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'TrainingJob', 'network_config', 'training_config', 'job_attack', 'job_loss', 'named_data', 'open_data',
-           'check', 'this_process', 'training_run', 'train_job', 'SamplingJob', 'find_weights', 'sampling_plan',
+           'check', 'this_process', 'training_run', 'train_job', 'SamplingJob', 'find_file', 'sampling_plan',
            'sample_job', 'pack', 'from_parameters', 'launch', 'main']
 
 # %% ../nbs/10_jobs.ipynb #f1309aaa
@@ -56,7 +56,7 @@ from rcg.training import (
 )
 from .unet import UNet
 
-# %% ../nbs/10_jobs.ipynb #94e8f929
+# %% ../nbs/10_jobs.ipynb #ebb14ab3
 @dataclass(frozen=True)
 class TrainingJob:
     "One network to train."
@@ -79,13 +79,13 @@ class TrainingJob:
     batch_size: int | None = None  # over all processes
     microbatch: int | None = None  # images per process and pass, if memory is short
     bf16: bool = False  # bfloat16 autocast
-    tf32: bool = False  # let GPUs shorten float32 products
+    tf32: bool = True  # let GPUs shorten float32 products
     compile: bool = False  # torch.compile
     seed: int = 0
     save_every: int | None = None  # iterations between checkpoints
-    validate_every: int = 5000  # iterations between measurements of accuracy
-    validation_images: int = 1000
-    workers: int = 0  # loading processes per training process
+    validate_every: int = 10_000  # iterations between measurements of accuracy
+    validation_images: int = 2000
+    workers: int = 8  # loading processes per training process
     bad_images: str = "stop"  # at unreadable files, or "skip" them
 
     def __post_init__(self):
@@ -136,17 +136,26 @@ def job_loss(job: TrainingJob):
         return DenoiserLoss(diffusion)
     return ClassifierLoss(diffusion, job_attack(job) if job.network == "robust" else None)
 
-# %% ../nbs/10_jobs.ipynb #f97052fc
+# %% ../nbs/10_jobs.ipynb #d0d0c6c5
 def named_data(name: str, train: bool) -> LabeledImages | None:
     "The data sets that need no folder; `None` if this is not the name of one."
     if name == "digits":
         return digits("train" if train else "test")
-    return cifar10(run_path("data"), train) if name == "cifar10" else None
+    return cifar10(run_path("downloads"), train) if name == "cifar10" else None
 
 
 def _scan(job: TrainingJob, train: bool) -> Path:
     "Where the list of unreadable images is kept."
     return job.folder / ("images.json" if train else "validation-images.json")
+
+
+def _right_count(data: Dataset, source: str, config):
+    "Raise `ValueError` if the data has another number of classes than the network."
+    if len(data.classes) != config.classes:
+        raise ValueError(
+            f"{source} has {len(data.classes)} classes, but the network {config.classes}: "
+            f"pass classes={len(data.classes)}, or the folder that has them all"
+        )
 
 
 def open_data(
@@ -163,25 +172,24 @@ def open_data(
                 raise FileNotFoundError(f"there is no {_scan(job, train)}: to skip images, `check` the job first, which lists them")
             skip = load_json(_scan(job, train))["unreadable"]
         data = ImageFolder(run_path(source), config.image_size, train, skip=skip, allow_empty=job.bad_images == "skip" or not train)
-    if len(data.classes) != config.classes:
-        raise ValueError(
-            f"{source} has {len(data.classes)} classes, but the network {config.classes}: "
-            f"pass classes={len(data.classes)}, or the folder that has them all"
-        )
+    _right_count(data, source, config)
     return data
 
-# %% ../nbs/10_jobs.ipynb #8330865a
+# %% ../nbs/10_jobs.ipynb #a9401371
 def _check_images(job: TrainingJob, train: bool) -> tuple[list[str], list[str]]:
     "Read all images of a folder; returns a report and the classes. Raises `OSError` if some cannot be read and the job is to stop."
     source, config = job.data if train else job.validation, network_config(job)
     data = named_data(source, train)
-    if data is not None:
-        return [f"{source}: {len(data)} images, {len(data.classes)} classes"], data.classes
-    data = ImageFolder(run_path(source), config.image_size, train, allow_empty=job.bad_images == "skip" or not train)
+    if data is None:
+        data = ImageFolder(run_path(source), config.image_size, train, allow_empty=job.bad_images == "skip" or not train)
+    _right_count(data, source, config)  # before a million images are read
     lines = [f"{source}: {len(data)} images, {len(data.classes)} classes"]
+    if not isinstance(data, ImageFolder):
+        return lines, data.classes
     scan = load_json(_scan(job, train)) if _scan(job, train).exists() else {}
-    if scan.get("files") != len(data):
-        scan = {"files": len(data), "unreadable": data.unreadable(job.workers)}
+    fingerprint = data.fingerprint()
+    if scan.get("fingerprint") != fingerprint:
+        scan = {"fingerprint": fingerprint, "unreadable": data.unreadable(job.workers)}
         save_json(_scan(job, train), scan)
     some = lambda names: ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     if data.ignored:
@@ -371,7 +379,7 @@ def _validated(steps: Iterator[TrainingState], validate: _Validation) -> Iterato
             validate(state)
         yield state
 
-# %% ../nbs/10_jobs.ipynb #96c3696a
+# %% ../nbs/10_jobs.ipynb #ab05a75d
 @dataclass(frozen=True)
 class SamplingJob:
     "Images to draw."
@@ -390,13 +398,17 @@ class SamplingJob:
     first_seed: int = 0
     batch_size: int = 32  # images at a time in every process
     dtype: str = "float32"  # of the weights, or "bfloat16"
-    tf32: bool = False  # let GPUs shorten float32 products
+    tf32: bool = True  # let GPUs shorten float32 products
     compile: bool = False  # torch.compile
 
 
-def find_weights(name: str) -> Path:
-    "The file of that path, or the public file of that name, downloaded on first use."
-    return fetch(name) if name in PUBLIC else run_path(name)
+def find_file(name: str) -> Path:
+    "The file or folder of that path, or the public file of that name, downloaded on first use."
+    if name in PUBLIC:
+        return fetch(name)
+    if not run_path(name).exists():
+        raise FileNotFoundError(f"there is no {run_path(name)}, and no public file {name!r} either (there are {', '.join(PUBLIC)})")
+    return run_path(name)
 
 
 def _load_networks(job: SamplingJob, device):
@@ -405,9 +417,9 @@ def _load_networks(job: SamplingJob, device):
     if dtype is None:
         raise ValueError(f"dtype is {job.dtype!r}: choose float32 or bfloat16")
     at = (job.preset, device, dtype)
-    unet = load_unet(find_weights(job.denoiser), *at, **_given(classes=job.classes, width=job.denoiser_width))
+    unet = load_unet(find_file(job.denoiser), *at, **_given(classes=job.classes, width=job.denoiser_width))
     changes = _given(classes=job.classes, width=job.classifier_width)
-    classifier = load_classifier(find_weights(job.classifier), *at, **changes) if job.classifier else None
+    classifier = load_classifier(find_file(job.classifier), *at, **changes) if job.classifier else None
     torch.set_float32_matmul_precision("high" if job.tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = job.tf32
     for network in (unet, classifier) if job.compile else ():
@@ -415,7 +427,7 @@ def _load_networks(job: SamplingJob, device):
             network.compile()
     return unet, classifier, Diffusion(preset(job.preset).diffusion)
 
-# %% ../nbs/10_jobs.ipynb #cb8ea5a3
+# %% ../nbs/10_jobs.ipynb #a1d46e4a
 def sampling_plan(job: SamplingJob) -> list[tuple[int, int, Path]]:
     "Seed, label and file of every image of a job."
     p = preset(job.preset)
@@ -440,7 +452,7 @@ def sample_job(job: SamplingJob) -> list[Path]:
         unet, classifier, diffusion = _load_networks(job, where.device)
     steps, sampler = p.sampling.steps if job.steps is None else job.steps, job.sampler or p.sampling.sampler
     if where.is_main_process:  # refuses to mix images of different settings
-        weights = {k: sha256(find_weights(f))[:16] for k, f in (("denoiser", job.denoiser), ("classifier", job.classifier)) if f}
+        weights = {k: sha256(find_file(f))[:16] for k, f in (("denoiser", job.denoiser), ("classifier", job.classifier)) if f}
         choices = dict(scale=job.scale if classifier else 0.0, steps=steps, sampler=sampler, labels=job.labels, dtype=job.dtype)
         Run(job.run_dir, weights=weights, first_seed=job.first_seed, **choices)
     missing = [task for task in plan if not task[2].exists()]
@@ -529,7 +541,7 @@ def launch(
     if child.returncode:
         raise RuntimeError(f"{command} has failed on {processes} processes (exit status {child.returncode}): see its output above")
 
-# %% ../nbs/10_jobs.ipynb #44ba65af
+# %% ../nbs/10_jobs.ipynb #73aa3cc5
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.jobs`."
     parser = argparse.ArgumentParser(prog="python -m rcg.jobs", description="Check, train, sample or pack with the settings of a file.")
@@ -539,15 +551,19 @@ def main(arguments: list[str] | None = None):
     args = parser.parse_args(arguments)
     try:
         values = yaml.safe_load(Path(args.settings).read_text(encoding="utf-8")) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{args.settings} must hold lines of the form `name: value`")
         values |= {name: yaml.safe_load(value) for name, value in args.p}
-        count = values.pop("processes", 1)  # a notebook's parameter; here, the launcher knows
+        count, trial_steps = values.pop("processes", 1), values.pop("trial_steps", 3)  # parameters of notebooks
+        if count > 1 and args.command != "check" and "WORLD_SIZE" not in os.environ:
+            raise ValueError(f"{count} processes are started by: torchrun --nproc-per-node {count} -m rcg.jobs {args.command} …")
         kind, action = COMMANDS["train" if args.command == "check" else args.command]
         job = from_parameters(kind, values, strict=True)
         if args.command == "check":
-            print("\n".join(check(job, processes=count)))
+            print("\n".join(check(job, trial_steps, count)))
         else:
             action(job)
-    except (OSError, RuntimeError, ValueError) as e:
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError) as e:
         parser.exit(1, f"{type(e).__name__}: {e}\n")
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import nbformat
@@ -149,6 +149,8 @@ def test_experiments_default_to_the_paper():
     assert job_attack(job) == p.attack and network_config(job) == p.classifier
     assert training_config(job) == replace(p.classifier_training, workers=job.workers)
     assert {f.name for f in fields(TrainingJob)} <= values.keys(), "every setting of a job is a parameter of the notebook"
+    plain = {f.name: f.default for f in fields(TrainingJob) if f.default not in (None, MISSING) and f.name != "validation"}
+    assert {name: values[name] for name in plain} == plain, "what a notebook and a YAML file leave out must mean the same"
     values = {k: v for k, v in parameters("sample.ipynb").items() if k != "__builtins__"}
     job = from_parameters(SamplingJob, {k: v for k, v in values.items() if k not in notebook_only}, strict=True)
     assert (job.scale, job.steps, job.sampler, job.images) == (p.sampling.robust_scale, p.sampling.steps, "ddpm", 50_000)

@@ -24,7 +24,7 @@ from rcg.training import load_tensors, read_table
 
 
 def training(folder: Path, **settings) -> TrainingJob:
-    defaults = dict(preset="digits", steps=12, schedule=20, save_every=4, batch_size=32, validate_every=6, validation_images=30)
+    defaults = dict(preset="digits", steps=12, schedule=20, save_every=4, batch_size=32, validate_every=6, validation_images=30, workers=0)
     return TrainingJob("digits", str(folder), validation="digits", **defaults | settings)
 
 
