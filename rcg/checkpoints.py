@@ -57,7 +57,7 @@ def read_weights(
         raise OSError(f"{path} holds something other than a state dict: pass a file of parameter tensors by name")
     return tensors
 
-# %% ../nbs/09_checkpoints.ipynb #c9a8e915
+# %% ../nbs/09_checkpoints.ipynb #85a27c45
 def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
     "The presets whose network of this kind has exactly these parameters, if need be with other classes or another width."
     shapes, fits = {k: v.shape for k, v in tensors.items()}, []
@@ -76,7 +76,7 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
             fits.append(f'a {kind.__name__} of preset "{name}"{note}')
     return fits
 
-
+# %% ../nbs/09_checkpoints.ipynb #4ecf1dc8
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype: torch.dtype) -> nn.Module:
     source, tensors = read_weights(path if Path(path).exists() else run_path(path)), {}
     while source:  # never two copies of everything
@@ -158,7 +158,7 @@ PUBLIC = {
     ),
 }
 
-# %% ../nbs/09_checkpoints.ipynb #8ade3536
+# %% ../nbs/09_checkpoints.ipynb #f487c82c
 def sha256(path: Path) -> str:
     "The checksum of a file, in hexadecimal."
     with open(path, "rb") as file:
@@ -201,7 +201,7 @@ def _continue(url: str, part: Path, quiet: bool):
             if total not in (None, part.stat().st_size):
                 raise OSError(f"the connection broke off after {part.stat().st_size} of {total} bytes")
 
-
+# %% ../nbs/09_checkpoints.ipynb #59bdc617
 def download(
     url: str,
     path: str | Path,  # where to put it
@@ -245,7 +245,7 @@ def download(
         part.replace(path)
     return path
 
-
+# %% ../nbs/09_checkpoints.ipynb #141ec681
 def fetch(
     name: str,  # a key of `PUBLIC`
     folder: str | Path = "downloads",  # where to keep it

@@ -44,7 +44,7 @@ class Preset:
     targets: dict = field(default_factory=dict)  # metric: {"unguided", "vanilla", "robust"}: the paper's number
     curves: dict = field(default_factory=dict)  # metric: {"vanilla", "robust"}: {scale s: the paper's number}
 
-# %% ../nbs/08_experiment.ipynb #24804836
+# %% ../nbs/08_experiment.ipynb #2313a4d7
 _DIGITS = dict(image_size=8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,))
 _PAPER_OPTIMISER = dict(schedule=300_000, lr=3e-4, weight_decay=0.05, batch_size=128)
 
@@ -97,7 +97,7 @@ PRESETS = {
     ),
 }
 
-
+# %% ../nbs/08_experiment.ipynb #31091d1a
 def preset(
     name: str,  # a key of `PRESETS`
 ) -> Preset:
@@ -138,7 +138,7 @@ def described(value):
         return {k: described(v) for k, v in value.items()}
     return [described(v) for v in value] if isinstance(value, (list, tuple)) else value
 
-# %% ../nbs/08_experiment.ipynb #7016c526
+# %% ../nbs/08_experiment.ipynb #03d378d5
 def differences(
     then,  # plain JSON
     now,  # plain JSON
@@ -150,7 +150,7 @@ def differences(
         return [line for lines in inner for line in lines]
     return [] if then == now else [f"{name} was {then}, is {now}"]
 
-
+# %% ../nbs/08_experiment.ipynb #8ce21d01
 class Run:
     "A directory for the results of one set of settings."
 

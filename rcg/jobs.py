@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COMMANDS', 'TrainingJob', 'network_config', 'training_config', 'job_attack', 'job_loss', 'named_data', 'open_data',
-           'check', 'this_process', 'training_run', 'train_job', 'SamplingJob', 'find_file', 'sampling_plan',
-           'sample_job', 'pack', 'from_parameters', 'launch', 'main']
+           'check', 'this_process', 'allow_tf32', 'training_run', 'train_job', 'SamplingJob', 'find_file',
+           'sampling_plan', 'sample_job', 'pack', 'from_parameters', 'launch', 'main']
 
-# %% ../nbs/10_jobs.ipynb #f1309aaa
+# %% ../nbs/10_jobs.ipynb #8321ef83
 import argparse
 import gc
 import os
@@ -36,7 +36,7 @@ from tqdm import tqdm
 from .attack import L2, Attack, Linf
 from .checkpoints import PUBLIC, fetch, load_classifier, load_unet, sha256
 from .classifier import Classifier
-from .data import ImageFolder, LabeledImages, cifar10, digits, image_grid, to_uint8
+from .data import ImageFolder, LabeledImages, check_classes, cifar10, digits, image_grid, to_uint8, unreadable
 from .diffusion import Diffusion
 from .experiment import Run, load_json, preset, run_path, save_json
 from .guidance import sample
@@ -56,7 +56,7 @@ from rcg.training import (
 )
 from .unet import UNet
 
-# %% ../nbs/10_jobs.ipynb #ebb14ab3
+# %% ../nbs/10_jobs.ipynb #f85f0c9b
 @dataclass(frozen=True)
 class TrainingJob:
     "One network to train."
@@ -102,6 +102,11 @@ class TrainingJob:
         "Where everything goes."
         return run_path(self.run_dir or f"runs/{self.preset}-{self.network}")
 
+    @property
+    def validates(self) -> bool:
+        "Whether accuracy is measured; a denoiser has none."
+        return bool(self.validation) and self.network != "denoiser"
+
 # %% ../nbs/10_jobs.ipynb #1f04a2e8
 def _given(**values) -> dict:
     return {k: v for k, v in values.items() if v is not None}
@@ -136,7 +141,7 @@ def job_loss(job: TrainingJob):
         return DenoiserLoss(diffusion)
     return ClassifierLoss(diffusion, job_attack(job) if job.network == "robust" else None)
 
-# %% ../nbs/10_jobs.ipynb #d0d0c6c5
+# %% ../nbs/10_jobs.ipynb #d8262f15
 def named_data(name: str, train: bool) -> LabeledImages | None:
     "The data sets that need no folder; `None` if this is not the name of one."
     if name == "digits":
@@ -149,13 +154,14 @@ def _scan(job: TrainingJob, train: bool) -> Path:
     return job.folder / ("images.json" if train else "validation-images.json")
 
 
-def _right_count(data: Dataset, source: str, config):
-    "Raise `ValueError` if the data has another number of classes than the network."
-    if len(data.classes) != config.classes:
-        raise ValueError(
-            f"{source} has {len(data.classes)} classes, but the network {config.classes}: "
-            f"pass classes={len(data.classes)}, or the folder that has them all"
-        )
+def _open(job: TrainingJob, train: bool, skip=()) -> Dataset:
+    source, config = job.data if train else job.validation, network_config(job)
+    data = named_data(source, train)
+    if data is None:
+        allow_empty = job.bad_images == "skip" or not train
+        return ImageFolder(run_path(source), config.image_size, train, config.classes, skip, allow_empty)
+    check_classes(source, len(data.classes), config.classes)
+    return data
 
 
 def open_data(
@@ -163,33 +169,23 @@ def open_data(
     train: bool = True,  # training images, augmented; otherwise the held-out ones
 ) -> Dataset:
     "The images of a job. Raises `ValueError` if their classes are not those of the network."
-    source, config = job.data if train else job.validation, network_config(job)
-    data = named_data(source, train)
-    if data is None:
-        skip = ()
-        if job.bad_images == "skip":
-            if not _scan(job, train).exists():
-                raise FileNotFoundError(f"there is no {_scan(job, train)}: to skip images, `check` the job first, which lists them")
-            skip = load_json(_scan(job, train))["unreadable"]
-        data = ImageFolder(run_path(source), config.image_size, train, skip=skip, allow_empty=job.bad_images == "skip" or not train)
-    _right_count(data, source, config)
-    return data
+    if job.bad_images == "stop" or named_data(job.data if train else job.validation, train) is not None:
+        return _open(job, train)
+    if not _scan(job, train).exists():
+        raise FileNotFoundError(f"there is no {_scan(job, train)}: to skip images, `check` the job first, which lists them")
+    return _open(job, train, load_json(_scan(job, train))["unreadable"])
 
-# %% ../nbs/10_jobs.ipynb #a9401371
-def _check_images(job: TrainingJob, train: bool) -> tuple[list[str], list[str]]:
-    "Read all images of a folder; returns a report and the classes. Raises `OSError` if some cannot be read and the job is to stop."
-    source, config = job.data if train else job.validation, network_config(job)
-    data = named_data(source, train)
-    if data is None:
-        data = ImageFolder(run_path(source), config.image_size, train, allow_empty=job.bad_images == "skip" or not train)
-    _right_count(data, source, config)  # before a million images are read
+# %% ../nbs/10_jobs.ipynb #df4ca6de
+def _check_images(job: TrainingJob, train: bool) -> tuple[list[str], Dataset]:
+    "Read all images of a folder; returns a report and what is left. Raises `OSError` if some cannot be read and the job is to stop."
+    source, data = job.data if train else job.validation, _open(job, train)
     lines = [f"{source}: {len(data)} images, {len(data.classes)} classes"]
     if not isinstance(data, ImageFolder):
-        return lines, data.classes
+        return lines, data
     scan = load_json(_scan(job, train)) if _scan(job, train).exists() else {}
     fingerprint = data.fingerprint()
     if scan.get("fingerprint") != fingerprint:
-        scan = {"fingerprint": fingerprint, "unreadable": data.unreadable(job.workers)}
+        scan = {"fingerprint": fingerprint, "unreadable": unreadable(data, job.workers)}
         save_json(_scan(job, train), scan)
     some = lambda names: ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     if data.ignored:
@@ -202,7 +198,10 @@ def _check_images(job: TrainingJob, train: bool) -> tuple[list[str], list[str]]:
             f"{len(bad)} images of {source} cannot be read: {some(bad)}; all are listed in {_scan(job, train).name} in the run "
             'directory. Repair or remove them, or set bad_images="skip"'
         )
-    return lines + [f"  skipped: {line}" for line in bad[:10]] + ([f"  skipped in all: {len(bad)}"] if bad else []), data.classes
+    if bad:
+        data = _open(job, train, scan["unreadable"])
+        lines += [*(f"  skipped: {line}" for line in bad[:10]), f"  skipped in all: {len(bad)}"]
+    return lines, data
 
 
 def _same_classes(ours: list[str], theirs: list[str]):
@@ -213,7 +212,7 @@ def _same_classes(ours: list[str], theirs: list[str]):
             "are in one of them only, or the order differs. Name their folders alike"
         )
 
-# %% ../nbs/10_jobs.ipynb #e3b165e9
+# %% ../nbs/10_jobs.ipynb #a8f858d0
 def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
@@ -234,12 +233,11 @@ def check(
     config, device, attack = training_config(job), PartialState().device, job_attack(job)
     if config.batch_size % processes:
         raise ValueError(f"a batch of {config.batch_size} does not split evenly over {processes} processes")
-    lines, classes = _check_images(job, True)
-    if job.validation:
+    lines, data = _check_images(job, True)
+    if job.validates:
         more, held_out = _check_images(job, False)
-        _same_classes(classes, held_out)
+        _same_classes(data.classes, held_out.classes)
         lines += more
-    data = open_data(job)
     if (job.folder / "settings.json").exists():
         training_run(job, data)  # refuses settings other than those of what is there
     with atomic_write(job.folder / "can-be-written") as draft:
@@ -256,14 +254,14 @@ def check(
     lines.append(_need("memory without activations", copies * size, free, "use a machine with more, or a smaller width"))
     files = 2 * (copies * size) + size  # a checkpoint is replaced only when its successor is complete
     lines.append(_need("disk for checkpoints", files, shutil.disk_usage(job.folder).free, "free some, or choose another run_dir"))
-    return lines + (_trial(job, trial_steps, processes) if trial_steps else [])
+    return lines + (_trial(job, data, trial_steps, processes) if trial_steps else [])
 
-# %% ../nbs/10_jobs.ipynb #5e26939e
-def _speed(job: TrainingJob, loss, steps: int, processes: int) -> float:
+# %% ../nbs/10_jobs.ipynb #6a7b08f9
+def _speed(job: TrainingJob, loss, data: Dataset, steps: int, processes: int) -> float:
     "Seconds per training step of one process's share of a batch; the result is thrown away."
     config, device = training_config(job), PartialState().device
     share = replace(config, batch_size=config.batch_size // processes, steps=steps + 1, schedule=None)
-    run = train(_network(job, device), loss, open_data(job), preset(job.preset).diffusion.steps, share)
+    run = train(_network(job, device), loss, data, preset(job.preset).diffusion.steps, share)
     next(run)  # the first step is slower than the rest
     start = time.perf_counter()
     for _ in run:  # every step reads its loss, and so waits for the GPU
@@ -271,12 +269,13 @@ def _speed(job: TrainingJob, loss, steps: int, processes: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def _trial(job: TrainingJob, steps: int, processes: int) -> list[str]:
+def _trial(job: TrainingJob, data: Dataset, steps: int, processes: int) -> list[str]:
     "What a few real training steps say about the rest."
     config, device, loss = training_config(job), PartialState().device, job_loss(job)
-    seconds = [_speed(job, loss, steps, processes)]
+    seconds = [_speed(job, loss, data, steps, processes)]
     if job.network == "robust":
-        seconds.append(_speed(job, replace(loss, attack=replace(loss.attack, early_stop=False)), steps, processes))
+        always = replace(loss, attack=replace(loss.attack, early_stop=False))
+        seconds.append(_speed(job, always, data, steps, processes))
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if device.type == "cuda":  # the processes to come need the memory
         gc.collect()
@@ -292,7 +291,7 @@ def _trial(job: TrainingJob, steps: int, processes: int) -> list[str]:
         f"the {left} steps to go{among} take {times} at that speed",
     ]
 
-# %% ../nbs/10_jobs.ipynb #055fd32c
+# %% ../nbs/10_jobs.ipynb #a50deddd
 def this_process() -> PartialState:
     "This process among those that were launched together."
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
@@ -301,22 +300,22 @@ def this_process() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
 
+def allow_tf32(allowed: bool):
+    "Let GPUs shorten float32 products to 19 bits, or not."
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _network(job: TrainingJob, device) -> nn.Module:
     "The network with initial weights that depend on the seed alone."
     torch.manual_seed(training_config(job).seed)
     model = (UNet if job.network == "denoiser" else Classifier)(network_config(job)).to(device)
-    torch.set_float32_matmul_precision("high" if job.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = job.tf32
+    allow_tf32(job.tf32)
     if job.compile:
         model.compile()
     return model
 
-
-def _bins(timesteps: int) -> list[range]:
-    "Ten equal stretches of time."
-    return [range(k * timesteps // 10, (k + 1) * timesteps // 10) for k in range(10)]
-
-
+# %% ../nbs/10_jobs.ipynb #076a593f
 class _Validation:
     "Measures the accuracy of a classifier on held-out images now and then, and keeps the table in a file."
 
@@ -326,7 +325,9 @@ class _Validation:
         self.images = torch.stack([x for x, _ in chosen]).to(where.device)
         self.labels = torch.stack([y for _, y in chosen]).to(where.device)
         self.attack, self.diffusion, self.where = job_attack(job), Diffusion(preset(job.preset).diffusion), where
-        self.bins, self.path, self.every = _bins(self.diffusion.config.steps), job.folder / "validation.csv", job.validate_every
+        steps = self.diffusion.config.steps
+        self.bins = [range(k * steps // 10, (k + 1) * steps // 10) for k in range(10)]
+        self.path, self.every = job.folder / "validation.csv", job.validate_every
         self.rows = read_table(self.path) if self.path.exists() else []
 
     def due(self, state: TrainingState) -> bool:
@@ -351,7 +352,7 @@ class _Validation:
         if where.is_main_process:
             write_table(self.path, self.rows)
 
-# %% ../nbs/10_jobs.ipynb #0be81bd6
+# %% ../nbs/10_jobs.ipynb #a3a853b6
 def training_run(job: TrainingJob, data: Dataset) -> Run:
     "The job's directory. Raises `ValueError` if it holds a run of another network, other settings or other classes."
     attack = job_attack(job) if job.network == "robust" else None
@@ -366,7 +367,7 @@ def train_job(job: TrainingJob) -> TrainingState:
         data = open_data(job)
         run = training_run(job, data)
     steps = train(_network(job, where.device), job_loss(job), data, preset(job.preset).diffusion.steps, config, run.path)
-    if job.validation and job.network != "denoiser":
+    if job.validates:
         _same_classes(data.classes, open_data(job, train=False).classes)
         steps = _validated(steps, _Validation(job, where))
     return fit(steps, job.network)
@@ -379,7 +380,7 @@ def _validated(steps: Iterator[TrainingState], validate: _Validation) -> Iterato
             validate(state)
         yield state
 
-# %% ../nbs/10_jobs.ipynb #ab05a75d
+# %% ../nbs/10_jobs.ipynb #ed1ce4ef
 @dataclass(frozen=True)
 class SamplingJob:
     "Images to draw."
@@ -401,6 +402,11 @@ class SamplingJob:
     tf32: bool = True  # let GPUs shorten float32 products
     compile: bool = False  # torch.compile
 
+    @property
+    def folder(self) -> Path:
+        "Where everything goes."
+        return run_path(self.run_dir)
+
 
 def find_file(name: str) -> Path:
     "The file or folder of that path, or the public file of that name, downloaded on first use."
@@ -411,23 +417,22 @@ def find_file(name: str) -> Path:
     return run_path(name)
 
 
-def _load_networks(job: SamplingJob, device):
+def _load_networks(job: SamplingJob, files: dict[str, Path], device):
     "The networks of a job, in evaluation mode, and the process they work with."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(job.dtype)
     if dtype is None:
         raise ValueError(f"dtype is {job.dtype!r}: choose float32 or bfloat16")
     at = (job.preset, device, dtype)
-    unet = load_unet(find_file(job.denoiser), *at, **_given(classes=job.classes, width=job.denoiser_width))
+    unet = load_unet(files["denoiser"], *at, **_given(classes=job.classes, width=job.denoiser_width))
     changes = _given(classes=job.classes, width=job.classifier_width)
-    classifier = load_classifier(find_file(job.classifier), *at, **changes) if job.classifier else None
-    torch.set_float32_matmul_precision("high" if job.tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = job.tf32
-    for network in (unet, classifier) if job.compile else ():
-        if network is not None:
+    classifier = load_classifier(files["classifier"], *at, **changes) if job.classifier else None
+    allow_tf32(job.tf32)
+    if job.compile:
+        for network in filter(None, (unet, classifier)):
             network.compile()
     return unet, classifier, Diffusion(preset(job.preset).diffusion)
 
-# %% ../nbs/10_jobs.ipynb #a1d46e4a
+# %% ../nbs/10_jobs.ipynb #15d3478e
 def sampling_plan(job: SamplingJob) -> list[tuple[int, int, Path]]:
     "Seed, label and file of every image of a job."
     p = preset(job.preset)
@@ -435,13 +440,13 @@ def sampling_plan(job: SamplingJob) -> list[tuple[int, int, Path]]:
     labels = list(range(known)) if job.labels is None else job.labels
     if not labels or not 0 <= min(labels) <= max(labels) < known:
         raise ValueError(f"labels must be among 0 to {known - 1}, not {labels[:10]}")
-    count, digits_ = p.sampling.images if job.images is None else job.images, len(str(known - 1))
+    count, width = p.sampling.images if job.images is None else job.images, len(str(known - 1))
     if count < 1:
         raise ValueError(f"there is nothing to do for {count} images")
-    folder, plan = run_path(job.run_dir) / "images", []
+    folder, plan = job.folder / "images", []
     for i in range(count):
         seed, label = job.first_seed + i, labels[i % len(labels)]
-        plan.append((seed, label, folder / f"{label:0{digits_}d}" / f"{seed:06d}.png"))
+        plan.append((seed, label, folder / f"{label:0{width}d}" / f"{seed:06d}.png"))
     return plan
 
 
@@ -449,23 +454,24 @@ def sample_job(job: SamplingJob) -> list[Path]:
     "Draw the images that are not there yet, and return the files of all; every process of a job calls this."
     where, p, plan = this_process(), preset(job.preset), sampling_plan(job)
     with where.main_process_first():  # it may have to download them
-        unet, classifier, diffusion = _load_networks(job, where.device)
+        files = {kind: find_file(name) for kind, name in (("classifier", job.classifier), ("denoiser", job.denoiser)) if name}
+    unet, classifier, diffusion = _load_networks(job, files, where.device)
     steps, sampler = p.sampling.steps if job.steps is None else job.steps, job.sampler or p.sampling.sampler
     if where.is_main_process:  # refuses to mix images of different settings
-        weights = {k: sha256(find_file(f))[:16] for k, f in (("denoiser", job.denoiser), ("classifier", job.classifier)) if f}
+        weights = {kind: sha256(file)[:16] for kind, file in files.items()}
         choices = dict(scale=job.scale if classifier else 0.0, steps=steps, sampler=sampler, labels=job.labels, dtype=job.dtype)
-        Run(job.run_dir, weights=weights, first_seed=job.first_seed, **choices)
+        Run(job.folder, weights=weights, first_seed=job.first_seed, **choices)
     missing = [task for task in plan if not task[2].exists()]
     where.wait_for_everyone()  # all have looked before the first one writes, so all see the same
     missing = missing[where.process_index :: where.num_processes]
     bar = tqdm(desc="sampling", total=len(missing), mininterval=3, disable=not where.is_main_process)
     for k in range(0, len(missing), job.batch_size):
-        seeds, labels, files = zip(*missing[k : k + job.batch_size])
+        seeds, labels, paths = zip(*missing[k : k + job.batch_size])
         y = torch.tensor(labels, device=where.device)
         images = sample(unet, diffusion, y, classifier, job.scale, steps, sampler, seeds)
-        for picture, file in zip(to_uint8(images).cpu(), files):
-            _save_png(picture, file)
-        bar.update(len(files))
+        for picture, path in zip(to_uint8(images).cpu(), paths):
+            _save_png(picture, path)
+        bar.update(len(paths))
     bar.close()
     return [file for _, _, file in plan]
 
@@ -474,10 +480,10 @@ def _save_png(picture: Tensor, path: Path):  # (C, H, W) uint8
     with atomic_write(path) as draft:
         Image.fromarray(picture.permute(1, 2, 0).squeeze(-1).numpy()).save(draft, "PNG")
 
-# %% ../nbs/10_jobs.ipynb #5f41d1b3
+# %% ../nbs/10_jobs.ipynb #b96c63e1
 def pack(job: SamplingJob) -> Path:
     "Write the images of a finished job as samples.npz (`arr_0` uint8 (N, H, W, 3), `arr_1` labels), in order of their seeds."
-    plan, target = sampling_plan(job), run_path(job.run_dir) / "samples.npz"
+    plan, target = sampling_plan(job), job.folder / "samples.npz"
     missing = [file for _, _, file in plan if not file.exists()]
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(plan)} images are not there yet, like {missing[0]}: run the job again")
@@ -486,23 +492,7 @@ def pack(job: SamplingJob) -> Path:
         np.savez(file, images, np.array([label for _, label, _ in plan]))
     return target
 
-# %% ../nbs/10_jobs.ipynb #fba9c42d
-def from_parameters(
-    kind: type,  # `TrainingJob` or `SamplingJob`
-    values: dict,  # by name; the variables of a notebook will do
-    strict: bool = False,  # refuse names that are not settings of the job
-):
-    "A job from named values. Raises `ValueError` for names that do not exist, or are missing."
-    names = [f.name for f in fields(kind)]
-    unknown = sorted(set(values) - set(names))
-    if strict and unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such settings; there are {', '.join(names)}")
-    try:
-        return kind(**{f.name: _typed(f, values[f.name]) for f in fields(kind) if f.name in values})
-    except TypeError as e:
-        raise ValueError(f"{kind.__name__} needs more settings: {e}") from e
-
-
+# %% ../nbs/10_jobs.ipynb #bd4671a2
 def _typed(setting, value):
     "The value as the setting's type, since YAML takes 1e-4 for text. Raises `ValueError` if it has another."
     kinds = get_args(setting.type) or (setting.type,)
@@ -516,18 +506,34 @@ def _typed(setting, value):
     raise ValueError(f"{setting.name} is {value!r}, which is no {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
+def from_parameters(
+    kind: type,  # `TrainingJob` or `SamplingJob`
+    values: dict,  # by name; the variables of a notebook will do
+    strict: bool = False,  # refuse names that are not settings of the job
+):
+    "A job from named values. Raises `ValueError` for names that do not exist, or are missing."
+    settings = {f.name: f for f in fields(kind)}
+    unknown = sorted(values.keys() - settings.keys())
+    if strict and unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such settings; there are {', '.join(settings)}")
+    try:
+        return kind(**{name: _typed(f, values[name]) for name, f in settings.items() if name in values})
+    except TypeError as e:
+        raise ValueError(f"{kind.__name__} needs more settings: {e}") from e
+
+# %% ../nbs/10_jobs.ipynb #03917ffd
 COMMANDS = {"train": (TrainingJob, train_job), "sample": (SamplingJob, sample_job), "pack": (SamplingJob, pack)}
 
 
 def launch(
-    command: str,  # "train", "sample" or "pack"
+    command: str,  # "train" or "sample"
     job: TrainingJob | SamplingJob,
     processes: int = 1,  # on this machine; usually one per GPU
 ):
     "Run a job to its end, here or on several processes. Raises `RuntimeError` if one of them fails."
     if processes == 1:
         return COMMANDS[command][1](job)
-    settings = (job.folder if command == "train" else run_path(job.run_dir)) / f"{command}.yaml"
+    settings = job.folder / f"{command}.yaml"
     with atomic_write(settings) as draft:
         draft.write_text(yaml.safe_dump(asdict(job), sort_keys=False))
     launcher = ["accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no"]

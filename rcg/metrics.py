@@ -7,7 +7,7 @@ __all__ = ['Inception', 'features', 'Gaussian', 'gaussian', 'frechet_distance', 
            'Pictures', 'load_images', 'Reference', 'save_reference', 'load_reference', 'Interval', 'bootstrap',
            'proportion', 'distinguishable']
 
-# %% ../nbs/07_metrics.ipynb #f22b8f3f
+# %% ../nbs/07_metrics.ipynb #4ef15c06
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data import IMAGE_FILES, center_crop, from_uint8, read_image, to_uint8
+from .data import IMAGE_FILES, center_crop, files_below, from_uint8, read_image, to_uint8
 from .training import atomic_write
 
 # %% ../nbs/07_metrics.ipynb #9ff464c3
@@ -145,7 +145,7 @@ def precision_recall(
     "Improved precision and recall (Kynkäänniemi et al., 2019)."
     return tuple(in_manifold(a, b, k, block).double().mean().item() for a, b in ((fake, real), (real, fake)))
 
-# %% ../nbs/07_metrics.ipynb #00e51fa4
+# %% ../nbs/07_metrics.ipynb #1888c9a2
 class ImageSet(NamedTuple):
     "Pictures, and their labels if they have any."
     images: Tensor  # (N, 3, H, W) uint8
@@ -173,7 +173,7 @@ def _image_set(arrays: dict[str, np.ndarray], path: Path) -> ImageSet:
     labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2), labels)
 
-
+# %% ../nbs/07_metrics.ipynb #b866aeeb
 class Pictures(Dataset):
     "The pictures in a folder and below, in alphabetical order: (3, H, W) uint8."
 
@@ -183,7 +183,7 @@ class Pictures(Dataset):
         size: int | None = None,  # cut squares of this side; by default the pictures stay as they are
     ):
         self.folder, self.size = Path(folder), size
-        self.files = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_FILES and not p.name.startswith("."))
+        self.files = [self.folder / name for name in files_below(self.folder) if name.lower().endswith(IMAGE_FILES)]
         if not self.files:
             raise FileNotFoundError(f"there are no images in {self.folder.resolve()}: pass a folder of pictures, or an .npz file")
 
@@ -195,7 +195,7 @@ class Pictures(Dataset):
         image = image if self.size is None else center_crop(image, self.size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-
+# %% ../nbs/07_metrics.ipynb #f50dbeed
 def load_images(
     path: str | Path,  # a folder of pictures, flat or one subfolder per class, or an .npz file
     size: int | None = None,  # cut squares of this side; by default all pictures must have one size
@@ -215,7 +215,7 @@ def load_images(
     labels = None if "" in number else torch.tensor([number[f] for f in folders])
     return ImageSet(torch.stack(images), labels)
 
-# %% ../nbs/07_metrics.ipynb #f52c69b1
+# %% ../nbs/07_metrics.ipynb #4a85b87d
 class Reference(NamedTuple):
     "What samples are measured against."
     gaussian: Gaussian  # of the features of all real images
@@ -247,7 +247,7 @@ def save_reference(
     with atomic_write(path) as draft, open(draft, "wb") as file:
         np.savez(file, **arrays, extractor=np.array(_name(extractor)))
 
-
+# %% ../nbs/07_metrics.ipynb #eb546e30
 def load_reference(
     path: str | Path | Tensor,  # an .npz file with `mu` and `sigma`, or what `load_images` takes, or images (N, 3, H, W) uint8
     extractor: Callable[[Tensor], Tensor],  # the one that the samples are measured with
@@ -260,8 +260,8 @@ def load_reference(
         return Reference(gaussian(real), real)
     path = Path(path)
     arrays = _load_arrays(path) if path.suffix == ".npz" else {}
-    adm = "Inception, tensorflow" if "mu" in arrays else _name(extractor)  # ADM's files do not say so themselves
-    made_with = str(arrays.pop("extractor", adm))
+    unnamed = "Inception, tensorflow" if "mu" in arrays else _name(extractor)  # statistics without a name are ADM's
+    made_with = str(arrays.pop("extractor", unnamed))
     if made_with != _name(extractor):
         raise ValueError(f"{path} holds features of {made_with}, not of {_name(extractor)}: use that one, or build another")
     found = _image_set(arrays, path) if arrays else load_images(path, size)
