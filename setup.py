@@ -22,6 +22,7 @@ setup(
     url=cfg["git_url"],
     license="Apache-2.0",
     packages=find_packages(include=["rcg", "rcg.*"]),
+    package_data={"rcg": ["assets/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
     extras_require={"dev": cfg["dev_requirements"].split()},

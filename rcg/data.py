@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'min_max',
-           'cifar10', 'read_image', 'scaled', 'center_crop', 'random_crop', 'files_below', 'check_classes',
-           'ImageFolder', 'unreadable', 'batches']
+           'cifar10', 'load_arrays', 'labeled_array', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
+           'random_crop', 'files_below', 'check_classes', 'ImageFolder', 'unreadable', 'batches']
 
-# %% ../nbs/00_data.ipynb #ea7a06d8
+# %% ../nbs/00_data.ipynb #c9c42565
 import math
 import os
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib import resources
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -136,6 +137,42 @@ def cifar10(
         ) from e
     images = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
     return LabeledImages(images, torch.tensor(raw.targets), raw.classes, flip=train if flip is None else flip)
+
+# %% ../nbs/00_data.ipynb #c603e2df
+def load_arrays(
+    path: str | Path,  # .npz
+) -> dict[str, np.ndarray]:  # by name
+    "The arrays of a file. Raises `OSError` if it is damaged."
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k] for k in file.files}
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # damaged archives raise errors of many kinds
+        raise OSError(f"{path} is not a whole .npz file of arrays ({e}): make or fetch it again") from e
+
+
+def labeled_array(
+    path: str | Path,  # .npz: `arr_0` images (N, H, W, C) uint8, `arr_1` labels (N,), and perhaps the names `classes`
+    flip: bool = False,  # mirror half of the images, as in training
+) -> LabeledImages:
+    "Images from arrays. Raises `OSError` for a damaged file, `ValueError` if the arrays are missing or do not fit together."
+    arrays = load_arrays(path)
+    if not {"arr_0", "arr_1"} <= arrays.keys():
+        raise ValueError(f"{path} must hold images as `arr_0` and labels as `arr_1`, but holds {', '.join(arrays) or 'nothing'}")
+    images, labels = arrays["arr_0"], arrays["arr_1"]
+    if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        shapes = f"images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype}"
+        raise ValueError(f"{path} has {shapes}: it needs images (N, H, W, C) uint8, and one integer label for each")
+    classes = [str(c) for c in arrays.get("classes", range(labels.max(initial=-1) + 1))]
+    if not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"{path} needs labels from 0 to {len(classes) - 1}, one per image, and at least one image")
+    return LabeledImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long(), classes, flip)
+
+
+def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
+    "Original pixels of CIFAR-10 test images, five per class, from the package."
+    return labeled_array(Path(str(resources.files("rcg") / "assets" / "cifar10-samples.npz")))
 
 # %% ../nbs/00_data.ipynb #31ee4546
 MAX_ELONGATION = 50  # long side over short side; scaling a longer image to a square's height would exhaust the memory

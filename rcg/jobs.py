@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'TrainingJob', 'network_config', 'training_config', 'job_attack', 'job_loss', 'named_data', 'open_data',
            'check', 'this_process', 'allow_tf32', 'training_run', 'train_job', 'SamplingJob', 'find_file',
-           'sampling_plan', 'sample_job', 'pack', 'from_parameters', 'launch', 'main']
+           'reference_images', 'sampling_plan', 'sample_job', 'pack', 'from_parameters', 'launch', 'main']
 
-# %% ../nbs/10_jobs.ipynb #8321ef83
+# %% ../nbs/10_jobs.ipynb #20e340eb
 import argparse
 import gc
 import os
@@ -34,9 +34,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .attack import L2, Attack, Linf
-from .checkpoints import PUBLIC, fetch, load_classifier, load_unet, sha256
+from .checkpoints import PUBLIC, SHIPPED, fetch, load_classifier, load_unet, sha256, shipped
 from .classifier import Classifier
-from .data import ImageFolder, LabeledImages, check_classes, cifar10, digits, image_grid, to_uint8, unreadable
+from .data import ImageFolder, LabeledImages, check_classes, cifar10, digits, image_grid, labeled_array, to_uint8, unreadable
 from .diffusion import Diffusion
 from .experiment import Run, load_json, preset, run_path, save_json
 from .guidance import sample
@@ -56,15 +56,15 @@ from rcg.training import (
 )
 from .unet import UNet
 
-# %% ../nbs/10_jobs.ipynb #f85f0c9b
+# %% ../nbs/10_jobs.ipynb #11e752c1
 @dataclass(frozen=True)
 class TrainingJob:
     "One network to train."
-    data: str  # folder of class/…image, or "digits", or "cifar10"
+    data: str  # folder of class/…image, an .npz file (see `labeled_array`), "digits" or "cifar10"
     run_dir: str = ""  # where everything goes, and an interrupted job continues; empty for runs/<preset>-<network>
     network: str = "robust"  # "robust" or "vanilla" classifier, or "denoiser"
     preset: str = "imagenet128"
-    validation: str = ""  # folder of held-out images, to measure accuracy while training; empty for none
+    validation: str = ""  # the same of held-out images, to measure accuracy while training; empty for none
     classes: int | None = None  # must be the number of class folders; None for the preset's
     width: int | None = None  # of the network's first level; None for the preset's
     threat: str = "L2"  # or "Linf"
@@ -141,12 +141,17 @@ def job_loss(job: TrainingJob):
         return DenoiserLoss(diffusion)
     return ClassifierLoss(diffusion, job_attack(job) if job.network == "robust" else None)
 
-# %% ../nbs/10_jobs.ipynb #d8262f15
+# %% ../nbs/10_jobs.ipynb #f576d490
 def named_data(name: str, train: bool) -> LabeledImages | None:
     "The data sets that need no folder; `None` if this is not the name of one."
     if name == "digits":
         return digits("train" if train else "test")
     return cifar10(run_path("downloads"), train) if name == "cifar10" else None
+
+
+def _in_memory(source: str, train: bool) -> LabeledImages | None:
+    "The data of a name or an array file; `None` if this is a folder of images."
+    return labeled_array(run_path(source), flip=train) if source.endswith(".npz") else named_data(source, train)
 
 
 def _scan(job: TrainingJob, train: bool) -> Path:
@@ -156,7 +161,7 @@ def _scan(job: TrainingJob, train: bool) -> Path:
 
 def _open(job: TrainingJob, train: bool, skip=()) -> Dataset:
     source, config = job.data if train else job.validation, network_config(job)
-    data = named_data(source, train)
+    data = _in_memory(source, train)
     if data is None:
         allow_empty = job.bad_images == "skip" or not train
         return ImageFolder(run_path(source), config.image_size, train, config.classes, skip, allow_empty)
@@ -169,7 +174,7 @@ def open_data(
     train: bool = True,  # training images, augmented; otherwise the held-out ones
 ) -> Dataset:
     "The images of a job. Raises `ValueError` if their classes are not those of the network."
-    if job.bad_images == "stop" or named_data(job.data if train else job.validation, train) is not None:
+    if job.bad_images == "stop" or _in_memory(job.data if train else job.validation, train) is not None:
         return _open(job, train)
     if not _scan(job, train).exists():
         raise FileNotFoundError(f"there is no {_scan(job, train)}: to skip images, `check` the job first, which lists them")
@@ -380,7 +385,7 @@ def _validated(steps: Iterator[TrainingState], validate: _Validation) -> Iterato
             validate(state)
         yield state
 
-# %% ../nbs/10_jobs.ipynb #ed1ce4ef
+# %% ../nbs/10_jobs.ipynb #6d52bfcb
 @dataclass(frozen=True)
 class SamplingJob:
     "Images to draw."
@@ -409,12 +414,21 @@ class SamplingJob:
 
 
 def find_file(name: str) -> Path:
-    "The file or folder of that path, or the public file of that name, downloaded on first use."
+    "The file or folder of that path; the shipped classifier of that name; or the public file, downloaded on first use."
+    if name in SHIPPED:
+        return shipped(name)
     if name in PUBLIC:
         return fetch(name)
     if not run_path(name).exists():
-        raise FileNotFoundError(f"there is no {run_path(name)}, and no public file {name!r} either (there are {', '.join(PUBLIC)})")
+        named = ", ".join([*SHIPPED, *PUBLIC])
+        raise FileNotFoundError(f"there is no {run_path(name)}, and no file is known by the name {name!r} either (there are {named})")
     return run_path(name)
+
+
+def reference_images(name: str) -> Path | Tensor:
+    "What samples are measured against: held-out images (N, 3, H, W) uint8 of a named data set, or the file or folder of that name."
+    known = named_data(name, train=False)
+    return find_file(name) if known is None else to_uint8(known.all()).expand(-1, 3, -1, -1)
 
 
 def _load_networks(job: SamplingJob, files: dict[str, Path], device):

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Inception', 'features', 'Gaussian', 'gaussian', 'frechet_distance', 'in_manifold', 'precision_recall', 'ImageSet',
            'Pictures', 'load_images', 'Reference', 'save_reference', 'load_reference', 'Interval', 'bootstrap',
-           'proportion', 'distinguishable']
+           'proportion', 'distinguishable', 'pixels', 'named_extractor', 'measure']
 
-# %% ../nbs/07_metrics.ipynb #4ef15c06
+# %% ../nbs/07_metrics.ipynb #4b0c8dad
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data import IMAGE_FILES, center_crop, files_below, from_uint8, read_image, to_uint8
+from .data import IMAGE_FILES, center_crop, files_below, from_uint8, load_arrays, read_image, to_uint8
 from .training import atomic_write
 
 # %% ../nbs/07_metrics.ipynb #9ff464c3
@@ -145,22 +147,11 @@ def precision_recall(
     "Improved precision and recall (Kynkäänniemi et al., 2019)."
     return tuple(in_manifold(a, b, k, block).double().mean().item() for a, b in ((fake, real), (real, fake)))
 
-# %% ../nbs/07_metrics.ipynb #1888c9a2
+# %% ../nbs/07_metrics.ipynb #9996b856
 class ImageSet(NamedTuple):
     "Pictures, and their labels if they have any."
     images: Tensor  # (N, 3, H, W) uint8
     labels: Tensor | None  # (N,) int64
-
-
-def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    "The arrays of an .npz file. Raises `OSError` if it is damaged."
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {k: file[k] for k in file.files}
-    except FileNotFoundError:
-        raise
-    except Exception as e:  # damaged archives raise errors of many kinds
-        raise OSError(f"{path} is not a whole .npz file of arrays ({e}): make or fetch it again") from e
 
 
 def _image_set(arrays: dict[str, np.ndarray], path: Path) -> ImageSet:
@@ -195,7 +186,7 @@ class Pictures(Dataset):
         image = image if self.size is None else center_crop(image, self.size)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
-# %% ../nbs/07_metrics.ipynb #f50dbeed
+# %% ../nbs/07_metrics.ipynb #d1a9686f
 def load_images(
     path: str | Path,  # a folder of pictures, flat or one subfolder per class, or an .npz file
     size: int | None = None,  # cut squares of this side; by default all pictures must have one size
@@ -203,7 +194,7 @@ def load_images(
     "A set of images from files. Raises `OSError` or `ValueError` that says what is wrong with them."
     path = Path(path)
     if path.is_file():
-        return _image_set(_load_arrays(path), path)
+        return _image_set(load_arrays(path), path)
     pictures, images = Pictures(path, size), []
     for file, image in zip(pictures.files, tqdm(pictures, f"reading {path.name}", mininterval=3, leave=False)):
         images.append(image)
@@ -247,7 +238,7 @@ def save_reference(
     with atomic_write(path) as draft, open(draft, "wb") as file:
         np.savez(file, **arrays, extractor=np.array(_name(extractor)))
 
-# %% ../nbs/07_metrics.ipynb #eb546e30
+# %% ../nbs/07_metrics.ipynb #5e55efa9
 def load_reference(
     path: str | Path | Tensor,  # an .npz file with `mu` and `sigma`, or what `load_images` takes, or images (N, 3, H, W) uint8
     extractor: Callable[[Tensor], Tensor],  # the one that the samples are measured with
@@ -259,7 +250,7 @@ def load_reference(
         real = features(path, extractor, batch_size, progress=True)
         return Reference(gaussian(real), real)
     path = Path(path)
-    arrays = _load_arrays(path) if path.suffix == ".npz" else {}
+    arrays = load_arrays(path) if path.suffix == ".npz" else {}
     unnamed = "Inception, tensorflow" if "mu" in arrays else _name(extractor)  # statistics without a name are ADM's
     made_with = str(arrays.pop("extractor", unnamed))
     if made_with != _name(extractor):
@@ -318,3 +309,43 @@ def distinguishable(a: Interval, b: Interval) -> bool:
     upper, lower = (a, b) if a.value > b.value else (b, a)
     error = ((upper.value - upper.low) ** 2 + (lower.high - lower.value) ** 2) ** 0.5
     return upper.value - lower.value > error
+
+# %% ../nbs/07_metrics.ipynb #75445732
+def pixels(images: Tensor) -> Tensor:  # (N, C, H, W) to (N, 64 C)
+    "Colours of an 8×8 thumbnail: no measure of quality, but one that needs no download."
+    return F.adaptive_avg_pool2d(images, 8).flatten(1)
+
+
+def named_extractor(
+    name: str,  # "inception", "pixels", or "module:function" of one's own
+    device: torch.device | str = "cpu",
+    resize: str = "tensorflow",  # how Inception gets its images, or "clean"
+) -> Callable[[Tensor], Tensor]:  # images (N, C, H, W) in [-1, 1] to features (N, D)
+    "A function to measure with. Raises `ValueError` for a name of another form."
+    if name == "pixels":
+        return pixels
+    if name == "inception":
+        return Inception(device, resize=resize)
+    module, colon, function = name.partition(":")
+    if not (module and colon and function):
+        raise ValueError(f'extractor is {name!r}: choose "inception", "pixels" or "module:function"')
+    return getattr(importlib.import_module(module), function)
+
+
+def measure(
+    samples: ImageSet,
+    real: Reference,  # made with the same extractor
+    extractor: Callable[[Tensor], Tensor],
+    neighbours: int = 3,  # k of precision and recall
+    draws: int = 100,  # resampled sets for the error bar of the distance
+    batch_size: int = 64,
+) -> dict:  # "images", and an `Interval` each of "distance", "precision" and "recall"
+    "Fréchet distance, precision and recall of a set of samples."
+    fake = features(samples.images, extractor, batch_size, progress=True)
+    labels = len(fake) if samples.labels is None else samples.labels
+    return {
+        "images": len(fake),
+        "distance": bootstrap(lambda i: frechet_distance(real.gaussian, fake[i]), labels, draws),
+        "precision": proportion(in_manifold(fake, real.features, neighbours)),
+        "recall": proportion(in_manifold(real.features, fake, neighbours)),
+    }

@@ -18,8 +18,14 @@ from nbdev.clean import nbdev_clean
 ROOT = Path(__file__).parent.parent
 
 
+def bar_name(line: str) -> str | None:
+    "What a progress bar is called; None for any other line."
+    found = re.match(r"(.*?): +\d+%\|", line)
+    return found and found[1]
+
+
 def tidy(cell: nbformat.NotebookNode):
-    "One output per stream, progress bars as they were last seen, nothing blank."
+    "One output per stream, progress bars as they were last seen, each once, nothing blank."
     streams = {}
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -27,7 +33,10 @@ def tidy(cell: nbformat.NotebookNode):
             if streams[output.name] is not output:
                 streams[output.name].text += output.text
     for output in streams.values():
-        output.text = re.sub(r".*\r(?=[^\n])", "", output.text).strip() + "\n"
+        lines = re.sub(r".*\r(?=[^\n])", "", output.text).splitlines()
+        last = {bar_name(line): i for i, line in enumerate(lines)}
+        shown = [line for i, line in enumerate(lines) if "\x1b[A" not in line and (not bar_name(line) or last[bar_name(line)] == i)]
+        output.text = re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip() + "\n"
     keep = [s for s in streams.values() if s.text.strip()]
     cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream"]
 

@@ -1,0 +1,76 @@
+"""Make a trained classifier part of the package: bfloat16 weights and the facts of its card.
+
+python tools/ship_classifier.py settings.yaml cifar10-robust "CIFAR-10, 50,000 training images"
+
+The settings are those of the training job, and name the held-out images as `validation`.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from rcg.attack import Linf
+from rcg.checkpoints import convert, load_classifier, shipped
+from rcg.diffusion import Diffusion
+from rcg.experiment import preset, run_path, save_json
+from rcg.jobs import TrainingJob, from_parameters, job_attack, open_data, training_config
+from rcg.training import accuracy, load_tensors, write_table
+
+TIMESTEPS = list(range(0, 1000, 100))
+
+
+def in_words(job: TrainingJob, step: int) -> dict:
+    "How the classifier came about."
+    config, attack = training_config(job), job_attack(job)
+    ball = f"{'Linf' if isinstance(attack.threat, Linf) else 'L2'}, ε = {attack.threat.eps:g} in the units of images in [-1, 1]"
+    settings = f"AdamW, learning rate {config.lr:g} falling to 0, weight decay {config.weight_decay:g}"
+    average = f", moving average of the weights ({config.ema_decay:g})" if config.ema_decay else ""
+    return {
+        "training": "attacked images (Eq. 5)" if job.network == "robust" else "noisy images, not attacked",
+        "attack": f"PGD, {ball}, at most {attack.steps} steps, stopping once fooled" + ("" if job.network == "robust" else " (in the table only)"),
+        "iterations": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} images; the paper's: 200,000 of 128)",
+        "optimiser": settings + average + (", bfloat16 autocast" if config.bf16 else ""),
+    }
+
+
+def measure(job: TrainingJob, name: str, count: int) -> list[dict]:
+    "Clean and attacked accuracy of the shipped file on held-out images, by timestep."
+    data, classifier = open_data(job, train=False), load_classifier(name)
+    chosen = np.random.default_rng(0).permutation(len(data))[:count]
+    images, labels = (torch.stack(part) for part in zip(*(data[int(i)] for i in chosen)))
+    common = classifier, Diffusion(preset(job.preset).diffusion), images, labels, TIMESTEPS
+    clean, attacked = (accuracy(*common, attack, batch_size=100) for attack in (None, job_attack(job)))
+    return [{"t": t, "clean": round(c, 4), "attacked": round(a, 4)} for t, c, a in zip(TIMESTEPS, clean, attacked)]
+
+
+def main():
+    "The command line."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", help="YAML file of the training job")
+    parser.add_argument("name", help="a name of rcg.checkpoints.SHIPPED")
+    parser.add_argument("data", help="the data in words")
+    parser.add_argument("--images", type=int, default=1000, help="held-out images to measure accuracy on")
+    args = parser.parse_args()
+    job = from_parameters(TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True)
+    source = job.folder / "model.safetensors"
+    convert(source, shipped(args.name), torch.bfloat16)
+    rows = measure(job, args.name, args.images)
+    write_table(run_path(f"results/cifar10-classifiers/{args.name}.csv"), rows)
+    with open(job.folder / "history.csv", newline="") as file:
+        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    pieces = np.array_split(history, min(100, len(history)))
+    averaged = [{k: float(f"{np.mean([row[k] for row in piece]):.5g}") for k in piece[0]} for piece in pieces]
+    write_table(run_path(f"results/cifar10-classifiers/{args.name}-training.csv"), averaged)
+    facts = {"network": f"the paper's CIFAR-10 classifier, {sum(p.numel() for p in load_classifier(args.name).parameters()):,} parameters"}
+    facts |= {"data": args.data} | in_words(job, load_tensors(source)[1]["step"])
+    facts["measured on"] = f"{args.images:,} held-out images, accuracy by timestep t below"
+    facts["licence"] = "weights as the code, Apache-2.0; the authors of CIFAR-10 state no licence, and ask to cite Krizhevsky (2009)"
+    save_json(shipped(args.name, "json"), facts | {"accuracy": {k: [row[k] for row in rows] for k in rows[0]}})
+
+
+if __name__ == "__main__":
+    main()
