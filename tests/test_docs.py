@@ -142,13 +142,14 @@ def test_experiments_default_to_the_paper():
     from rcg.experiment import preset
     from rcg.jobs import SamplingJob, TrainingJob, from_parameters, job_attack, network_config, training_config
 
-    p = preset("imagenet128")
-    values = {k: v for k, v in parameters("train_imagenet.ipynb").items() if k != "__builtins__"}
     notebook_only = {"processes", "trial_steps"}
-    job = from_parameters(TrainingJob, {k: v for k, v in values.items() if k not in notebook_only}, strict=True)
-    assert job_attack(job) == p.attack and network_config(job) == p.classifier
-    assert training_config(job) == replace(p.classifier_training, workers=job.workers)
-    assert {f.name for f in fields(TrainingJob)} <= values.keys(), "every setting of a job is a parameter of the notebook"
+    for name in ("cifar10", "imagenet128"):
+        p, notebook = preset(name), f"train_{name.removesuffix('128')}.ipynb"
+        values = {k: v for k, v in parameters(notebook).items() if k != "__builtins__"}
+        job = from_parameters(TrainingJob, {k: v for k, v in values.items() if k not in notebook_only}, strict=True)
+        assert job_attack(job) == p.attack and network_config(job) == p.classifier and job.preset == name
+        assert training_config(job) == replace(p.classifier_training, workers=job.workers)
+        assert {f.name for f in fields(TrainingJob)} <= values.keys(), "every setting of a job is a parameter of the notebook"
     plain = {f.name: f.default for f in fields(TrainingJob) if f.default not in (None, MISSING) and f.name != "validation"}
     assert {name: values[name] for name in plain} == plain, "what a notebook and a YAML file leave out must mean the same"
     values = {k: v for k, v in parameters("sample.ipynb").items() if k != "__builtins__"}
@@ -157,3 +158,12 @@ def test_experiments_default_to_the_paper():
     assert {f.name for f in fields(SamplingJob)} <= values.keys()
     sets = {s["method"]: s["scale"] for s in parameters("evaluate.ipynb")["samples"]}
     assert sets == {"unguided": 0.0, "vanilla": p.sampling.vanilla_scale, "robust": p.sampling.robust_scale}
+
+
+def test_the_ablation_is_the_papers():
+    from rcg.experiment import preset
+
+    p, q = preset("cifar10"), parameters("ablation_cifar10.ipynb")
+    assert [p.attack.threat.eps, p.attack.steps] == q["robust"][1:] and q["best"] == p.classifier_training.steps
+    assert q["best"] in q["checkpoints"] and p.sampling.robust_scale in q["scales"] and q["table4_scale"] in q["scales"]
+    assert len(q["threats"]) * len(q["attack_steps"]) == 15
