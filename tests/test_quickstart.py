@@ -40,10 +40,11 @@ def test_quickstart_runs_and_reuses(tmp_path):
 
 
 def test_readme_example(tmp_path, monkeypatch):
-    "The example on the first page works with the networks that the quickstart leaves behind."
+    "The examples on the first page work with the networks that the quickstart leaves behind."
     monkeypatch.chdir(tmp_path)
     for kind, network in (("denoiser", UNet(preset("digits").unet)), ("robust", Classifier(preset("digits").classifier))):
         save_tensors(tmp_path / "runs" / "quickstart" / kind / "model.safetensors", network.state_dict())
     text = (ROOT / "README.md").read_text()
-    exec(re.search(r"```python\n(.*?)```", text, re.S)[1], {})
+    for example in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(example, {})
     assert (tmp_path / "digits.png").stat().st_size > 1000
