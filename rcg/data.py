@@ -164,7 +164,9 @@ def labeled_array(
     if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         shapes = f"images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype}"
         raise ValueError(f"{path} has {shapes}: it needs images (N, H, W, C) uint8, and one integer label for each")
-    classes = [str(c) for c in arrays.get("classes", range(labels.max(initial=-1) + 1))]
+    labels = labels.astype(np.int64)
+    names = arrays["classes"] if "classes" in arrays else np.arange(labels.max(initial=-1) + 1)
+    classes = [str(c) for c in np.atleast_1d(names)]
     if not len(labels) or labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(f"{path} needs labels from 0 to {len(classes) - 1}, one per image, and at least one image")
     return LabeledImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long(), classes, flip)
