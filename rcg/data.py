@@ -7,7 +7,7 @@ __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledIm
            'cifar10', 'load_arrays', 'labeled_array', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
            'random_crop', 'files_below', 'check_classes', 'ImageFolder', 'unreadable', 'batches']
 
-# %% ../nbs/00_data.ipynb #c9c42565
+# %% ../nbs/00_data.ipynb #ea410aed
 import math
 import os
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -118,7 +119,7 @@ def min_max(
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     return (x - low) / (high - low) * 2 - 1
 
-# %% ../nbs/00_data.ipynb #86bc2987
+# %% ../nbs/00_data.ipynb #9b56180d
 def cifar10(
     root: str | Path = "downloads",  # folder that holds, or will hold, `cifar-10-batches-py`
     train: bool = True,  # the 50,000 training images, or the 10,000 test images
@@ -129,7 +130,9 @@ def cifar10(
     from torchvision.datasets import CIFAR10
 
     try:
-        raw = CIFAR10(root, train=train, download=download)
+        Path(root).mkdir(parents=True, exist_ok=True)
+        with FileLock(Path(root) / ".cifar10.lock"):  # one process downloads, others wait for it
+            raw = CIFAR10(root, train=train, download=download)
     except (RuntimeError, OSError) as e:
         raise RuntimeError(
             f"CIFAR-10 is not in {Path(root).resolve()} and could not be downloaded ({e}). "

@@ -141,7 +141,7 @@ def job_loss(job: TrainingJob):
         return DenoiserLoss(diffusion)
     return ClassifierLoss(diffusion, job_attack(job) if job.network == "robust" else None)
 
-# %% ../nbs/10_jobs.ipynb #f576d490
+# %% ../nbs/10_jobs.ipynb #13437585
 def named_data(name: str, train: bool) -> LabeledImages | None:
     "The data sets that need no folder; `None` if this is not the name of one."
     if name == "digits":
@@ -166,6 +166,9 @@ def _open(job: TrainingJob, train: bool, skip=()) -> Dataset:
         allow_empty = job.bad_images == "skip" or not train
         return ImageFolder(run_path(source), config.image_size, train, config.classes, skip, allow_empty)
     check_classes(source, len(data.classes), config.classes)
+    shape, wanted = tuple(data[0][0].shape), (config.channels, config.image_size, config.image_size)
+    if shape != wanted:
+        raise ValueError(f"{source} has images (C, H, W) of {shape}, but the network takes {wanted}: resize them, or choose another preset")
     return data
 
 
@@ -173,7 +176,7 @@ def open_data(
     job: TrainingJob,
     train: bool = True,  # training images, augmented; otherwise the held-out ones
 ) -> Dataset:
-    "The images of a job. Raises `ValueError` if their classes are not those of the network."
+    "The images of a job. Raises `ValueError` if their classes, or the size of those in an array, are not the network's."
     if job.bad_images == "stop" or _in_memory(job.data if train else job.validation, train) is not None:
         return _open(job, train)
     if not _scan(job, train).exists():
@@ -217,7 +220,7 @@ def _same_classes(ours: list[str], theirs: list[str]):
             "are in one of them only, or the order differs. Name their folders alike"
         )
 
-# %% ../nbs/10_jobs.ipynb #a8f858d0
+# %% ../nbs/10_jobs.ipynb #42d7ed51
 def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
@@ -247,7 +250,7 @@ def check(
         training_run(job, data)  # refuses settings other than those of what is there
     with atomic_write(job.folder / "can-be-written") as draft:
         draft.write_text("yes")
-    (job.folder / "can-be-written").unlink()
+    (job.folder / "can-be-written").unlink(missing_ok=True)  # another process may just have checked the same
     with torch.device("meta"):
         model = (UNet if job.network == "denoiser" else Classifier)(network_config(job))
     size = 4 * sum(p.numel() for p in model.parameters())

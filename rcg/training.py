@@ -7,12 +7,13 @@ __all__ = ['DenoiserLoss', 'ClassifierLoss', 'TrainingConfig', 'atomic_write', '
            'write_table', 'read_table', 'TrainingState', 'NonFiniteLoss', 'train', 'train_denoiser', 'train_classifier',
            'fit', 'accuracy']
 
-# %% ../nbs/05_training.ipynb #584090f1
+# %% ../nbs/05_training.ipynb #f585ab0b
 import csv
 import json
 import math
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -95,7 +96,7 @@ class TrainingConfig:
 # What may change when a run is resumed: how long and how it goes on, not what it is.
 _FREE_TO_CHANGE = {"steps", "lr", "bf16", "microbatch", "save_every", "workers"}
 
-# %% ../nbs/05_training.ipynb #f0d3a934
+# %% ../nbs/05_training.ipynb #f7341506
 @contextmanager
 def atomic_write(path: str | Path):
     "Write to the path this yields; the file appears under its own name only when the block has succeeded."
@@ -107,7 +108,7 @@ def atomic_write(path: str | Path):
     for abandoned in path.parent.glob(f".{path.name}.*.tmp"):  # by a process that was killed
         if time.time() - abandoned.stat().st_mtime > 3600:
             abandoned.unlink(missing_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # nobody else's, on any machine
     try:
         yield draft
         with open(draft, "rb+") as file:

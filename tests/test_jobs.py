@@ -57,6 +57,13 @@ def test_training_with_the_launcher_matches_one_process(tmp_path, capfd):
     assert one.step == 12
 
 
+def test_arrays_of_another_size_are_refused(tmp_path):
+    np.savez(tmp_path / "large.npz", np.zeros((10, 9, 9, 1), np.uint8), np.arange(10))
+    job = TrainingJob(str(tmp_path / "large.npz"), str(tmp_path / "run"), preset="digits", workers=0)
+    with pytest.raises(ValueError, match=r"\(1, 9, 9\), but the network takes \(1, 8, 8\)"):
+        train_job(job)
+
+
 def test_any_number_of_processes_draws_the_same_images(weights, tmp_path):
     one, two = sampling(weights, tmp_path / "one"), sampling(weights, tmp_path / "two")
     launch("sample", one)
