@@ -5,8 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from rcg.sweep import Sweep, claim, progress, work
+import papermill
+import pytest
+from conftest import ROOT
+
+from rcg.experiment import load_json
+from rcg.sweep import Sweep, claim, is_claimed, progress, work
 
 SCRIPT = """
 import sys, time
@@ -16,39 +22,48 @@ from rcg.sweep import Sweep, work
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
 def cell(settings):
-    start = time.time()
-    if settings["x"] == 5 and not (folder / "repaired").exists():
+    x = settings["x"]
+    with open(log, "a") as file:
+        file.write(f"{x}\\n")
+    while x == 0 and (folder / "hold").exists():
+        time.sleep(0.01)
+    if x == 5 and not (folder / "repaired").exists():
         raise ValueError("five does not work")
     time.sleep(0.3)
-    with open(log, "a") as file:
-        file.write(f"{settings['x']} {start} {time.time()}\\n")
-    return settings["x"] ** 2
+    return x**2
 
-print("ready", flush=True)
-work(Sweep(folder, [{"x": x} for x in range(12)], stale=2), cell, poll=0.2)
+work(Sweep(folder, [{"x": x} for x in range(12)]), cell, poll=0.2)
 """
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
 
 
 def test_processes_share_a_sweep(tmp_path):
     folder, log = tmp_path / "sweep", tmp_path / "log"
-    start = lambda: subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(log)], stdout=subprocess.PIPE)
+    cells = [{"x": x} for x in range(12)]
+    sweep = Sweep(folder, cells)
+    first = next(iter(sweep.cells))
+    folder.mkdir()
+    (folder / "hold").touch()
+    start = lambda: subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(log)])
     victim = start()
-    assert victim.stdout.readline() == b"ready\n"
-    while not list(folder.glob("*.claim")):
-        time.sleep(0.01)
+    until(log.exists)
+    assert sweep.state(first) == "running", "the first cell should be in the victim's hands"
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    assert list(folder.glob("*.claim")), "the killed process should have left its claim"
+    assert sweep.state(first) == "waiting", "a cell is free at once when its process is killed"
+    (folder / "hold").unlink()
     others = [start() for _ in range(3)]
     assert [p.wait() for p in others] == [0, 0, 0]
 
-    cells = [{"x": x} for x in range(12)]
-    sweep = Sweep(folder, cells, stale=2)
     assert [sweep.result(cell) for cell in cells] == [None if x == 5 else x**2 for x in range(12)]
-    runs = [line.split() for line in log.read_text().splitlines()]
-    assert sorted(int(x) for x, _, _ in runs) == [x for x in range(12) if x != 5], "a cell was done twice, or not at all"
+    begun = sorted(int(x) for x in log.read_text().split())
+    assert begun == [0, *range(12)], "only the killed process's cell should have been begun twice"
     assert "five does not work" in progress(sweep) and "1 failed" in progress(sweep)
-    assert not list(folder.glob("*.claim"))
+    assert not any(is_claimed(sweep.lock(key)) for key in sweep.cells)
 
     done = []
     assert work(sweep, lambda cell: done.append(cell) or 25, failed="only") == [] and done == [{"x": 5}]
@@ -58,19 +73,35 @@ def test_processes_share_a_sweep(tmp_path):
 def test_a_cell_in_other_hands_is_left_to_them(tmp_path):
     sweep = Sweep(tmp_path, [{"x": 1}, {"x": 2}])
     first = next(iter(sweep.cells))
-    with claim(sweep.file(first, "claim")):
+    with claim(sweep.lock(first)):
         assert sweep.state(first) == "running" and "1 running" in progress(sweep)
         work(sweep, lambda cell: cell["x"], wait=False)
         assert sweep.result({"x": 1}) is None and sweep.result({"x": 2}) == 2
     assert sweep.state(first) == "waiting"
 
 
-def test_an_abandoned_claim_goes_to_one(tmp_path):
-    file = tmp_path / "cell.claim"
-    file.write_text("elsewhere 1\n")
-    os.utime(file, (0, 0))
-    with claim(file) as first, claim(file) as second:
-        assert first and not second
+def test_a_claim_is_given_back_even_if_children_live_on(tmp_path):
+    "Processes that load data inherit the lock's file."
+    file = tmp_path / "cell"
+    with claim(file):
+        child = os.fork()
+        if not child:
+            time.sleep(2)
+            os._exit(0)
+        assert is_claimed(file)
+    assert not is_claimed(file)
+    os.waitpid(child, 0)
+
+
+def test_a_folder_without_locks_is_refused(tmp_path, monkeypatch):
+    from filelock import FileLock, Timeout
+
+    def refuse(self, **options):
+        raise Timeout(self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(OSError, match="without file locks"):
+        work(Sweep(tmp_path, [{"x": 1}]), lambda cell: cell)
 
 
 def test_an_interrupted_cell_is_waiting(tmp_path):
@@ -79,8 +110,42 @@ def test_an_interrupted_cell_is_waiting(tmp_path):
     def interrupted(cell):
         raise KeyboardInterrupt
 
-    try:
+    with pytest.raises(KeyboardInterrupt):
         work(sweep, interrupted)
-    except KeyboardInterrupt:
-        pass
     assert list(map(sweep.state, sweep.cells)) == ["waiting"]
+
+
+ABLATION = dict(
+    **dict(data="digits", reference="digits", preset="digits", extractor="pixels", draws=2, checkpoints=[1, 2], best=2),
+    **dict(threats=[["L2", 0.5]], attack_steps=[1], robust=["L2", 0.5, 1], scales=[0, 1], table4_scale=1, seeds=[0]),
+    **dict(denoiser_settings={"schedule": 2, "batch_size": 8}, sampling_settings={"images": 10, "steps": 2}),
+)
+
+
+def ablation(folder: Path, name: str, **changes) -> dict:
+    "Run the notebook; returns the ledger's measured entries by guidance and iterations."
+    settings = ABLATION | dict(folder=str(folder / "networks"), results=str(folder / name)) | changes
+    papermill.execute_notebook(ROOT / "nbs" / "ablation_cifar10.ipynb", str(folder / "out.ipynb"), settings, progress_bar=False)
+    found = [load_json(file) for file in (folder / name / "measured").glob("*.json")]
+    return {(f["settings"]["guidance"], f["settings"]["iterations"]): f for f in found}
+
+
+def test_the_ablation_measures_only_networks_that_are_trained(tmp_path):
+    small = {"steps": 2, "schedule": 2, "batch_size": 8}
+    broken = ablation(tmp_path, "broken", classifier_settings=small | {"lr": 1e30, "save_every": 1})
+    assert {k for k, f in broken.items() if "result" in f} == {("none", 1), ("none", 2)}
+    assert "not trained" in broken["robust", 2]["error"] and "not trained" in broken["vanilla", 2]["error"]
+
+    # The same networks, their ledger lost: found again, and not trained anew.
+    first = ablation(tmp_path, "ledger", classifier_settings=small)
+    files = sorted((tmp_path / "networks").glob("*/model*.safetensors"))
+    before = [file.read_bytes() for file in files]
+    # Numbers of another kind, a different number of loading processes or another order: the same cells.
+    same = dict(classifier_settings=small | {"workers": 0, "save_every": 1}, scales=[1.0, 0.0])
+    second = ablation(tmp_path, "again", **same)
+    assert set(first) == set(second) == {("none", 1), ("none", 2), ("vanilla", 2), ("robust", 2)}
+    assert [f["result"] for f in second.values()] == [first[k]["result"] for k in second]
+    assert {file.name for file in (tmp_path / "ledger" / "measured").glob("*.json")} == {
+        file.name for file in (tmp_path / "again" / "measured").glob("*.json")
+    }
+    assert [file.read_bytes() for file in files] == before
