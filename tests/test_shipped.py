@@ -9,7 +9,7 @@ from rcg.data import cifar10_samples
 from rcg.diffusion import Diffusion
 from rcg.experiment import load_json, preset
 from rcg.jobs import find_file
-from rcg.training import accuracy
+from rcg.training import accuracy, load_tensors
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -41,3 +41,4 @@ def test_bf16_file_is_float32_in_memory():
     classifier = load_classifier("cifar10-robust")
     x, t = torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)
     assert classifier(x, t).dtype == torch.float32 and all(p.dtype == torch.float32 for p in classifier.parameters())
+    assert {v.dtype for v in load_tensors(shipped("cifar10-robust"))[0].values()} == {torch.bfloat16}

@@ -6,7 +6,7 @@ The settings are those of the training job, and name the held-out images as `val
 """
 
 import argparse
-import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from rcg.checkpoints import convert, load_classifier, shipped
 from rcg.diffusion import Diffusion
 from rcg.experiment import preset, run_path, save_json
 from rcg.jobs import TrainingJob, from_parameters, job_attack, open_data, training_config
-from rcg.training import accuracy, load_tensors, write_table
+from rcg.training import accuracy, load_tensors, read_table, write_table
 
 TIMESTEPS = list(range(0, 1000, 100))
 
@@ -27,7 +27,8 @@ def in_words(job: TrainingJob, step: int) -> dict:
     "How the classifier came about."
     config, attack = training_config(job), job_attack(job)
     ball = f"{'Linf' if isinstance(attack.threat, Linf) else 'L2'}, ε = {attack.threat.eps:g} in the units of images in [-1, 1]"
-    settings = f"AdamW, learning rate {config.lr:g} falling to 0, weight decay {config.weight_decay:g}"
+    end = f" falling to {config.lr_at(step):g}" if config.schedule else ""
+    settings = f"AdamW, learning rate {config.lr:g}{end}, weight decay {config.weight_decay:g}"
     average = f", moving average of the weights ({config.ema_decay:g})" if config.ema_decay else ""
     return {
         "training": "attacked images (Eq. 5)" if job.network == "robust" else "noisy images, not attacked",
@@ -37,9 +38,9 @@ def in_words(job: TrainingJob, step: int) -> dict:
     }
 
 
-def measure(job: TrainingJob, name: str, count: int) -> list[dict]:
-    "Clean and attacked accuracy of the shipped file on held-out images, by timestep."
-    data, classifier = open_data(job, train=False), load_classifier(name)
+def measured(job: TrainingJob, file: Path, count: int) -> list[dict]:
+    "Clean and attacked accuracy of a converted file on held-out images, by timestep."
+    data, classifier = open_data(job, train=False), load_classifier(file, job.preset)
     chosen = np.random.default_rng(0).permutation(len(data))[:count]
     images, labels = (torch.stack(part) for part in zip(*(data[int(i)] for i in chosen)))
     common = classifier, Diffusion(preset(job.preset).diffusion), images, labels, TIMESTEPS
@@ -54,22 +55,24 @@ def main():
     parser.add_argument("name", help="a name of rcg.checkpoints.SHIPPED")
     parser.add_argument("data", help="the data in words")
     parser.add_argument("--images", type=int, default=1000, help="held-out images to measure accuracy on")
+    parser.add_argument("--held-out", default="", help="where those are from, in words")
     args = parser.parse_args()
     job = from_parameters(TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True)
     source = job.folder / "model.safetensors"
-    convert(source, shipped(args.name), torch.bfloat16)
-    rows = measure(job, args.name, args.images)
-    write_table(run_path(f"results/cifar10-classifiers/{args.name}.csv"), rows)
-    with open(job.folder / "history.csv", newline="") as file:
-        history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    file = job.folder / "shipped.safetensors"
+    convert(source, file, torch.bfloat16)
+    rows, history = measured(job, file, args.images), read_table(job.folder / "history.csv")
     pieces = np.array_split(history, min(100, len(history)))
     averaged = [{k: float(f"{np.mean([row[k] for row in piece]):.5g}") for k in piece[0]} for piece in pieces]
-    write_table(run_path(f"results/cifar10-classifiers/{args.name}-training.csv"), averaged)
-    facts = {"network": f"the paper's CIFAR-10 classifier, {sum(p.numel() for p in load_classifier(args.name).parameters()):,} parameters"}
-    facts |= {"data": args.data} | in_words(job, load_tensors(source)[1]["step"])
-    facts["measured on"] = f"{args.images:,} held-out images, accuracy by timestep t below"
+    tensors, metadata = load_tensors(source)
+    facts = {"network": f"the paper's CIFAR-10 classifier, {sum(v.numel() for v in tensors.values()):,} parameters"}
+    facts |= {"data": args.data} | in_words(job, metadata["step"])
+    facts["measured on"] = f"{args.images:,} held-out images{f' ({args.held_out})' if args.held_out else ''}, accuracy by timestep t below"
     facts["licence"] = "weights as the code, Apache-2.0; the authors of CIFAR-10 state no licence, and ask to cite Krizhevsky (2009)"
+    write_table(run_path(f"results/cifar10-classifiers/{args.name}.csv"), rows)
+    write_table(run_path(f"results/cifar10-classifiers/{args.name}-training.csv"), averaged)
     save_json(shipped(args.name, "json"), facts | {"accuracy": {k: [row[k] for row in rows] for k in rows[0]}})
+    os.replace(file, shipped(args.name))
 
 
 if __name__ == "__main__":

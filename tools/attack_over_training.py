@@ -1,0 +1,62 @@
+"""How much of an attack is needed while a classifier is trained: writes a small table.
+
+python tools/attack_over_training.py settings.yaml results/cifar10-classifiers/cifar10-robust-attack.csv 0 100 300 1000
+
+The settings are those of a training job. It is trained to each of the given iterations in turn; a run that is there
+already is continued. One row of the table is the share of images still under attack at each step of PGD, with the
+weights that the training has reached. The images are the fifty of the package, at timesteps 0, 100, … 900.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from rcg.attack import pgd_steps
+from rcg.classifier import Classifier
+from rcg.data import cifar10_samples
+from rcg.diffusion import Diffusion
+from rcg.experiment import preset, run_path
+from rcg.jobs import TrainingJob, from_parameters, job_attack, network_config, train_job, training_config
+from rcg.training import read_table, write_table
+
+
+def classifier_after(job: TrainingJob, iterations: int) -> Classifier:
+    "The network as it attacks itself after so many iterations: its weights, not their moving average."
+    if iterations:
+        return train_job(replace(job, steps=iterations)).model.eval()
+    torch.manual_seed(training_config(job).seed)
+    return Classifier(network_config(job)).eval()
+
+
+def shares(job: TrainingJob, classifier: Classifier) -> dict[str, float]:
+    "Share of images that are still attacked at each step."
+    samples, diffusion, attack = cifar10_samples(), Diffusion(preset(job.preset).diffusion), job_attack(job)
+    x0, y = samples.all().repeat(10, 1, 1, 1), samples.labels.repeat(10)
+    t = torch.arange(0, 1000, 100).repeat_interleave(len(samples))
+    x_t = diffusion.q_sample(x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
+    states = pgd_steps(classifier, x_t, t, y, attack.threat, attack.steps, attack.step_size)
+    active = [len(state.active) / len(y) for state in states] + [0.0] * attack.steps
+    return {f"step {k + 1}": active[k] for k in range(attack.steps)}
+
+
+def main():
+    "The command line."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", help="YAML file of the training job")
+    parser.add_argument("table", help="CSV file to write, relative to the repository; iterations that it has are kept")
+    parser.add_argument("iterations", type=int, nargs="+", help="where to measure")
+    args = parser.parse_args()
+    job = from_parameters(TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True)
+    table = run_path(args.table)
+    rows = {row["iterations"]: row for row in read_table(table)} if table.exists() else {}
+    for iterations in sorted(set(args.iterations) - set(rows)):
+        rows[iterations] = {"iterations": iterations, **shares(job, classifier_after(job, iterations))}
+        write_table(table, [rows[k] for k in sorted(rows)])
+        print(rows[iterations], flush=True)
+
+
+if __name__ == "__main__":
+    main()
