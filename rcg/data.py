@@ -7,7 +7,8 @@ __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledIm
            'cifar10', 'load_arrays', 'labeled_array', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
            'random_crop', 'files_below', 'check_classes', 'ImageFolder', 'unreadable', 'batches']
 
-# %% ../nbs/00_data.ipynb #ea410aed
+# %% ../nbs/00_data.ipynb #6a8231e2
+import io
 import math
 import os
 from dataclasses import dataclass
@@ -15,10 +16,11 @@ from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from filelock import FileLock
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -82,15 +84,15 @@ def digits(
     images = torch.from_numpy(raw.images[parts[split]]).float().unsqueeze(1).div(8).sub(1)
     return LabeledImages(images, torch.from_numpy(raw.target[parts[split]]).long(), [str(d) for d in range(10)])
 
-# %% ../nbs/00_data.ipynb #77dc4692
+# %% ../nbs/00_data.ipynb #d2c10ae0
 def image_grid(
     images: torch.Tensor,  # (N, C, H, W) in [-1, 1]; one channel is shown in grey
     columns: int = 10,  # images per row
     row_labels: list[str] | None = None,  # one text per row, to its left
     column_labels: list[str] | None = None,  # one text per column, above it
     cell: float = 0.7,  # inches per image
-    ax: plt.Axes | None = None,  # draw here; by default on a new figure
-) -> plt.Figure:
+    ax: Axes | None = None,  # draw here; by default on a new figure
+) -> Figure:
     "The images side by side, row by row, without interpolation."
     n, c, h, w = images.shape
     rows, gap = -(-n // columns), max(1, h // 16)
@@ -98,9 +100,8 @@ def image_grid(
     for i, pixels in enumerate(to_uint8(images).cpu().permute(0, 2, 3, 1).numpy() / 255):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         canvas[top : top + h, left : left + w] = pixels
-    if ax is None:
-        _, ax = plt.subplots(figsize=(columns * cell, rows * cell * h / w), layout="constrained")
-        plt.close(ax.figure)  # shown once, as the result of the cell
+    if ax is None:  # a figure that pyplot knows nothing of: shown once, as the result of the cell, and safe in threads
+        ax = Figure(figsize=(columns * cell, rows * cell * h / w), layout="constrained").subplots()
     ax.imshow(canvas, interpolation="nearest")
     ax.set(xticks=[], yticks=[], frame_on=False)
     if row_labels:
@@ -179,7 +180,7 @@ def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
     return labeled_array(Path(str(resources.files("rcg") / "assets" / "cifar10-samples.npz")))
 
-# %% ../nbs/00_data.ipynb #31ee4546
+# %% ../nbs/00_data.ipynb #dfc6340a
 MAX_ELONGATION = 50  # long side over short side; scaling a longer image to a square's height would exhaust the memory
 
 
@@ -200,10 +201,11 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 def read_image(
     path: str | Path,
+    content: bytes | None = None,  # of a file that is not on this disk, and only called that
 ) -> Image.Image:  # RGB, upright
     "The picture in a file. Raises `OSError` that says why there is none."
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else io.BytesIO(content)) as file:
             width, height = file.size
             if max(width, height) > MAX_ELONGATION * min(width, height):
                 raise ValueError(f"{width}×{height} pixels is too long for a square crop")
