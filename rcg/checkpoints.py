@@ -58,31 +58,36 @@ def read_weights(
         raise OSError(f"{path} holds something other than a state dict: pass a file of parameter tensors by name")
     return tensors
 
-# %% ../nbs/09_checkpoints.ipynb #04f38fc8
-SHIPPED = {"cifar10-vanilla": "cifar10", "cifar10-robust": "cifar10"}  # name: preset
+# %% ../nbs/09_checkpoints.ipynb #a25496ef
+SHIPPED = {  # name: preset
+    "cifar10-vanilla": "cifar10",
+    "cifar10-robust": "cifar10",
+    "digits-vanilla": "digits",
+    "digits-robust": "digits",
+    "digits-denoiser": "digits",
+}
 
 
 def shipped(
     name: str,  # a key of `SHIPPED`
     ending: str = "safetensors",  # or "json", for the card
 ) -> Path:
-    "A file that belongs to a classifier of the package. Raises `ValueError` for an unknown name."
+    "A file that belongs to a network of the package. Raises `ValueError` for an unknown name."
     if name not in SHIPPED:
-        raise ValueError(f"no classifier {name!r} comes with the package: choose from {', '.join(SHIPPED)}")
+        raise ValueError(f"no network {name!r} comes with the package: choose from {', '.join(SHIPPED)}")
     return Path(str(resources.files("rcg") / "assets" / f"{name}.{ending}"))
 
 
 def card(
     name: str,  # a key of `SHIPPED`
 ) -> str:  # Markdown
-    "What a classifier of the package was trained on and how, its accuracy by timestep, and the licence. Raises as `shipped`."
+    "What a network of the package was trained on and how, a classifier's accuracy by timestep, and the licence. Raises as `shipped`."
     facts = load_json(shipped(name, "json"))
-    accuracy = facts.pop("accuracy")
+    accuracy = facts.pop("accuracy", None)
     lines = [f"**{name}**", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items()), ""]
-    columns = list(accuracy)
-    rows = zip(*accuracy.values())
-    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    lines += [f"| {' | '.join(str(v) for v in row)} |" for row in rows]
+    if accuracy:
+        lines += [f"| {' | '.join(accuracy)} |", "|---" * len(accuracy) + "|"]
+        lines += [f"| {' | '.join(str(v) for v in row)} |" for row in zip(*accuracy.values())]
     return "\n".join(lines)
 
 # %% ../nbs/09_checkpoints.ipynb #85a27c45
@@ -104,7 +109,7 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
             fits.append(f'a {kind.__name__} of preset "{name}"{note}')
     return fits
 
-# %% ../nbs/09_checkpoints.ipynb #41655652
+# %% ../nbs/09_checkpoints.ipynb #00dc45c7
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype: torch.dtype) -> nn.Module:
     source, tensors = read_weights(path if Path(path).exists() else run_path(path)), {}
     while source:  # never two copies of everything
@@ -120,14 +125,24 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype: torch.
     return model.eval()
 
 
+def _named(path, preset_name: str | None):
+    "File and preset of a network that may be given by name."
+    if path in SHIPPED:
+        return shipped(path), preset_name or SHIPPED[path]
+    if preset_name is None:
+        raise ValueError(f"say whose network {path} is, one of {', '.join(PRESETS)}; only {', '.join(SHIPPED)} need no preset")
+    return path, preset_name
+
+
 def load_unet(
-    path: str | Path,  # .safetensors or .pt; relative to the working directory or the repository
-    preset_name: str,  # whose denoiser this is: a key of `PRESETS`
+    path: str | Path,  # .safetensors or .pt, relative to the working directory or the repository; or a key of `SHIPPED`
+    preset_name: str | None = None,  # whose denoiser this is: a key of `PRESETS`; a shipped one needs none
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,  # of the parameters; images stay float32
     **changes,  # what differs from the preset's `UNetConfig`, like `classes=3`
 ) -> UNet:  # in evaluation mode
     "The denoiser of a preset with the weights of a file. Raises `ValueError` if they do not fit."
+    path, preset_name = _named(path, preset_name)
     return _load(UNet, replace(preset(preset_name).unet, **changes), path, device, dtype)
 
 
@@ -139,10 +154,7 @@ def load_classifier(
     **changes,  # what differs from the preset's `ClassifierConfig`, like `classes=3`
 ) -> Classifier:  # in evaluation mode
     "The classifier of a preset with the weights of a file. Raises `ValueError` if they do not fit."
-    if path in SHIPPED:
-        path, preset_name = shipped(path), preset_name or SHIPPED[path]
-    if preset_name is None:
-        raise ValueError(f"say whose classifier {path} is, one of {', '.join(PRESETS)}; only {', '.join(SHIPPED)} need no preset")
+    path, preset_name = _named(path, preset_name)
     return _load(Classifier, replace(preset(preset_name).classifier, **changes), path, device, dtype)
 
 

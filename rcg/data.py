@@ -7,7 +7,7 @@ __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledIm
            'cifar10', 'load_arrays', 'labeled_array', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
            'random_crop', 'files_below', 'check_classes', 'ImageFolder', 'unreadable', 'batches']
 
-# %% ../nbs/00_data.ipynb #6a8231e2
+# %% ../nbs/00_data.ipynb #e1db26b7
 import io
 import math
 import os
@@ -16,11 +16,10 @@ from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from filelock import FileLock
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -84,15 +83,15 @@ def digits(
     images = torch.from_numpy(raw.images[parts[split]]).float().unsqueeze(1).div(8).sub(1)
     return LabeledImages(images, torch.from_numpy(raw.target[parts[split]]).long(), [str(d) for d in range(10)])
 
-# %% ../nbs/00_data.ipynb #d2c10ae0
+# %% ../nbs/00_data.ipynb #52480d9a
 def image_grid(
     images: torch.Tensor,  # (N, C, H, W) in [-1, 1]; one channel is shown in grey
     columns: int = 10,  # images per row
     row_labels: list[str] | None = None,  # one text per row, to its left
     column_labels: list[str] | None = None,  # one text per column, above it
     cell: float = 0.7,  # inches per image
-    ax: Axes | None = None,  # draw here; by default on a new figure
-) -> Figure:
+    ax: plt.Axes | None = None,  # draw here; by default on a new figure
+) -> plt.Figure:
     "The images side by side, row by row, without interpolation."
     n, c, h, w = images.shape
     rows, gap = -(-n // columns), max(1, h // 16)
@@ -100,8 +99,9 @@ def image_grid(
     for i, pixels in enumerate(to_uint8(images).cpu().permute(0, 2, 3, 1).numpy() / 255):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         canvas[top : top + h, left : left + w] = pixels
-    if ax is None:  # a figure that pyplot knows nothing of: shown once, as the result of the cell, and safe in threads
-        ax = Figure(figsize=(columns * cell, rows * cell * h / w), layout="constrained").subplots()
+    if ax is None:
+        _, ax = plt.subplots(figsize=(columns * cell, rows * cell * h / w), layout="constrained")
+        plt.close(ax.figure)  # shown once, as the result of the cell
     ax.imshow(canvas, interpolation="nearest")
     ax.set(xticks=[], yticks=[], frame_on=False)
     if row_labels:

@@ -1,6 +1,8 @@
 """Shared pieces of the tests: where the golden numbers are, and how to read them."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,18 @@ def manifests() -> dict:
 def seeded():
     "Every test starts from the same random state."
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    "A headless Chromium or Chrome of this machine, driven by Playwright."
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("needs a browser: install chromium or Google Chrome")
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with playwright.sync_playwright() as p:
+        running = p.chromium.launch(executable_path=program, args=quiet + ["--no-sandbox"] * (os.getuid() == 0))
+        yield running
+        running.close()

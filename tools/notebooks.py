@@ -25,7 +25,7 @@ def bar_name(line: str) -> str | None:
 
 
 def tidy(cell: nbformat.NotebookNode):
-    "One output per stream, progress bars as they were last seen, each once, nothing blank."
+    "One output per stream, progress bars as they were last seen, each once, nothing blank, no widgets."
     streams = {}
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -38,7 +38,8 @@ def tidy(cell: nbformat.NotebookNode):
         shown = [line for i, line in enumerate(lines) if "\x1b[A" not in line and (not bar_name(line) or last[bar_name(line)] == i)]
         output.text = re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip() + "\n"
     keep = [s for s in streams.values() if s.text.strip()]
-    cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream"]
+    live = "application/vnd.jupyter.widget-view+json"  # nothing without its kernel
+    cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream" and live not in o.get("data", {})]
 
 
 def run(path: Path, parameters: dict):
@@ -54,6 +55,7 @@ def run(path: Path, parameters: dict):
     for cell in notebook.cells:
         if cell.cell_type == "code":
             tidy(cell)
+    notebook.metadata.pop("widgets", None)
     nbformat.write(notebook, path)
     nbdev_clean(str(path))
 

@@ -1,8 +1,8 @@
-"""Make a trained classifier part of the package: bfloat16 weights and the facts of its card.
+"""Make a trained network part of the package: bfloat16 weights and the facts of its card.
 
-python tools/ship_classifier.py settings.yaml cifar10-robust "CIFAR-10, 50,000 training images"
+python tools/ship_network.py settings.yaml cifar10-robust "CIFAR-10, 50,000 training images"
 
-The settings are those of the training job, and name the held-out images as `validation`.
+The settings are those of the training job, and name the held-out images as `validation` (a classifier's).
 """
 
 import argparse
@@ -21,21 +21,29 @@ from rcg.jobs import TrainingJob, from_parameters, job_attack, open_data, traini
 from rcg.training import accuracy, load_tensors, read_table, write_table
 
 TIMESTEPS = list(range(0, 1000, 100))
+LICENCES = {
+    "cifar10": "weights as the code, Apache-2.0; the authors of CIFAR-10 state no licence, and ask to cite Krizhevsky (2009)",
+    "digits": "weights as the code, Apache-2.0; the data are CC BY 4.0 (Alpaydin and Kaynak, 1998)",
+}
 
 
 def in_words(job: TrainingJob, step: int) -> dict:
-    "How the classifier came about."
+    "How the network came about."
     config, attack = training_config(job), job_attack(job)
     ball = f"{'Linf' if isinstance(attack.threat, Linf) else 'L2'}, ε = {attack.threat.eps:g} in the units of images in [-1, 1]"
     end = f" falling to {config.lr_at(step):g}" if config.schedule else ""
     settings = f"AdamW, learning rate {config.lr:g}{end}, weight decay {config.weight_decay:g}"
     average = f", moving average of the weights ({config.ema_decay:g})" if config.ema_decay else ""
-    return {
-        "training": "attacked images (Eq. 5)" if job.network == "robust" else "noisy images, not attacked",
-        "attack": f"PGD, {ball}, at most {attack.steps} steps, stopping once fooled" + ("" if job.network == "robust" else " (in the table only)"),
-        "iterations": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} images; the paper's: 200,000 of 128)",
+    paper = preset(job.preset).name != "digits" and "; the paper's: 200,000 of 128"
+    facts = {
+        "iterations": f"{step:,} of {config.batch_size} images ({step * config.batch_size:,} images{paper or ''})",
         "optimiser": settings + average + (", bfloat16 autocast" if config.bf16 else ""),
     }
+    if job.network == "denoiser":
+        return {"training": "noisy images and labels; noise and variance (the hybrid loss)"} | facts
+    pgd = f"PGD, {ball}, at most {attack.steps} steps, stopping once fooled"
+    kind = "attacked images (Eq. 5)" if job.network == "robust" else "noisy images, not attacked"
+    return {"training": kind, "attack": pgd + ("" if job.network == "robust" else " (in the table only)")} | facts
 
 
 def measured(job: TrainingJob, file: Path, count: int) -> list[dict]:
@@ -61,17 +69,22 @@ def main():
     source = job.folder / "model.safetensors"
     file = job.folder / "shipped.safetensors"
     convert(source, file, torch.bfloat16)
-    rows, history = measured(job, file, args.images), read_table(job.folder / "history.csv")
-    pieces = np.array_split(history, min(100, len(history)))
-    averaged = [{k: float(f"{np.mean([row[k] for row in piece]):.5g}") for k in piece[0]} for piece in pieces]
     tensors, metadata = load_tensors(source)
-    facts = {"network": f"the paper's CIFAR-10 classifier, {sum(v.numel() for v in tensors.values()):,} parameters"}
+    size = f"{sum(v.numel() for v in tensors.values()):,} parameters"
+    facts = {"network": f"the {job.network if job.network == 'denoiser' else 'classifier'} of the preset {job.preset}, {size}"}
     facts |= {"data": args.data} | in_words(job, metadata["step"])
-    facts["measured on"] = f"{args.images:,} held-out images{f' ({args.held_out})' if args.held_out else ''}, accuracy by timestep t below"
-    facts["licence"] = "weights as the code, Apache-2.0; the authors of CIFAR-10 state no licence, and ask to cite Krizhevsky (2009)"
-    write_table(run_path(f"results/cifar10-classifiers/{args.name}.csv"), rows)
-    write_table(run_path(f"results/cifar10-classifiers/{args.name}-training.csv"), averaged)
-    save_json(shipped(args.name, "json"), facts | {"accuracy": {k: [row[k] for row in rows] for k in rows[0]}})
+    results = run_path("results") / {"cifar10": "cifar10-classifiers", "digits": "digits-networks"}[job.preset]
+    if job.network != "denoiser":
+        rows = measured(job, file, args.images)
+        count = min(args.images, len(open_data(job, train=False)))
+        facts["measured on"] = f"{count:,} held-out images{f' ({args.held_out})' if args.held_out else ''}, accuracy by timestep t below"
+        write_table(results / f"{args.name}.csv", rows)
+    facts["licence"] = LICENCES[job.preset]
+    history = read_table(job.folder / "history.csv")
+    pieces = np.array_split(history, min(100, len(history)))
+    write_table(results / f"{args.name}-training.csv", [{k: float(f"{np.mean([r[k] for r in piece]):.5g}") for k in piece[0]} for piece in pieces])
+    table = {} if job.network == "denoiser" else {"accuracy": {k: [row[k] for row in rows] for k in rows[0]}}
+    save_json(shipped(args.name, "json"), facts | table)
     os.replace(file, shipped(args.name))
 
 
