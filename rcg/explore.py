@@ -385,7 +385,7 @@ class Explorer(widgets.VBox):
         except OSError as e:
             self.say(f"not saved: {e}", wrong=True)
 
-# %% ../nbs/14_explore.ipynb #4488b3bc
+# %% ../nbs/14_explore.ipynb #d001ead4
 class ImageChoice:
     "An image of the set or an uploaded one."
 
@@ -479,7 +479,7 @@ def guidance_explorer(lab: Lab) -> Explorer:
     scale = widgets.FloatLogSlider(1.0, base=2, min=-3, max=5, step=0.5, description="scale s", readout_format=".3g")
     steps = widgets.SelectionSlider(options=[5, 10, 20, 50, 100, 250], value=20, description="steps")
     sampler = widgets.Dropdown(options=["ddim", "ddpm"], description="sampler")
-    show = widgets.ToggleButtons(options=[("the way", False), ("all scales", True)], description="show")
+    show = widgets.ToggleButtons(options=[("the way", False), ("all scales", True)])
 
     def work():
         common = (label.value, seed.value)

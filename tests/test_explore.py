@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -22,9 +23,14 @@ def jupyter(tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(ROOT / "nbs" / "explore.ipynb", folder)
-    settings = tmp_path / "settings" / "@jupyterlab" / "notebook-extension"
-    settings.mkdir(parents=True)  # cells that are scrolled away stay in the page
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": "none"}))
+    settings = {  # cells that are scrolled away stay in the page; nobody is asked about news
+        "notebook-extension/tracker": {"windowingMode": "none"},
+        "apputils-extension/notification": {"fetchNews": "false"},
+    }
+    for name, values in settings.items():
+        file = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values))
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -59,10 +65,23 @@ class ExplorerOnPage:
         read = "async i => Array.from(new Uint8Array(await (await fetch(i.src)).arrayBuffer())).join()"
         return self.box.locator("> img.rcg-picture").evaluate(read)
 
+    def wait_for_another(self, picture: str):
+        "Wait until another picture is shown. Raises `AssertionError` if none comes."
+        end = time.monotonic() + 5 * MINUTES / 1000
+        while self.picture() == picture:
+            assert time.monotonic() < end, "the picture stays as it is"
+            self.page.wait_for_timeout(200)
+
     def wait_for(self, pattern: str):
         "Wait until the status line matches."
         script = "([e, pattern]) => new RegExp(pattern).test(e.textContent)"
         self.page.wait_for_function(script, arg=[self.status.element_handle(), pattern], timeout=5 * MINUTES)
+
+    def upload(self, path: Path):
+        "Choose a file with the button."
+        with self.page.expect_file_chooser() as chooser:
+            self.box.get_by_role("button", name="Upload").click()
+        chooser.value.set_files(path)
 
     def slider(self, name: str):
         "The handle of a slider."
@@ -74,10 +93,11 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
     page = browser.new_page(viewport={"width": 1300, "height": 1500})
     page.goto(f"{address}/lab/tree/explore.ipynb")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=5 * MINUTES)
-    page.wait_for_function("document.querySelector('.jp-NotebookPanel .jp-Toolbar-kernelStatus, .jp-NotebookPanel .jp-Notebook-ExecutionIndicator')")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=5 * MINUTES)
     page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    page.locator("[data-command='runmenu:run-all']").click()
     page.wait_for_function("document.querySelectorAll('img.rcg-picture').length == 3", timeout=5 * MINUTES)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=5 * MINUTES)
     gradient, attack, guidance = (ExplorerOnPage(page, k) for k in range(3))
 
     for explorer, slider in ((gradient, "t"), (attack, "steps"), (guidance, "scale s")):
@@ -87,10 +107,7 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
         handle.focus()
         for _ in range(3):
             page.keyboard.press("ArrowRight")
-        explorer.wait_for(r"\d s$")
-        page.wait_for_timeout(500)  # the last of the three moves may still be on its way
-        explorer.wait_for(r"\d s$")
-        assert explorer.picture() != before
+        explorer.wait_for_another(before)
         for _ in range(3):
             page.keyboard.press("ArrowLeft")
         explorer.wait_for("from memory")
@@ -99,11 +116,10 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
         page.screenshot(path=tmp_path / f"{slider.replace(' ', '-')}.png")
 
     (tmp_path / "notes.png").write_text("no picture")
-    choose = gradient.box.locator("input[type=file]")
-    choose.set_input_files(tmp_path / "notes.png")
+    gradient.upload(tmp_path / "notes.png")
     gradient.wait_for("notes.png cannot be read as an image")
     Image.radial_gradient("L").save(tmp_path / "ring.png")
-    choose.set_input_files(tmp_path / "ring.png")
+    gradient.upload(tmp_path / "ring.png")
     gradient.wait_for(r"\d s$")
     page.screenshot(path=tmp_path / "upload.png")
 
