@@ -178,10 +178,12 @@ def write_table(path: str | Path, rows: list[dict]):
 def read_table(path: str | Path) -> list[dict]:
     "The rows of a CSV file, numbers as numbers."
     def value(text: str):
-        try:
-            return float(text) if "." in text or "e" in text.lower() else int(text)
-        except ValueError:
-            return text
+        for kind in (int, float):
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+        return text
 
     with open(path, newline="") as file:
         return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
