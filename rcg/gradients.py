@@ -90,7 +90,7 @@ def stability(
     noise = torch.from_numpy(rng.standard_normal(x_t.shape, dtype=np.float32)).to(x_t.device) * length / x_t[0].numel() ** 0.5
     return cosine(log_prob_gradient(classifier, x_t, t, y), log_prob_gradient(classifier, x_t + noise, t, y))
 
-# %% ../nbs/13_gradients.ipynb #cdc32c43
+# %% ../nbs/13_gradients.ipynb #bf8dc6fa
 def gradient_score(
     classifiers: dict[str, object],  # (x_t, t) to logits, by name
     diffusion: Diffusion,
@@ -102,7 +102,7 @@ def gradient_score(
     length: float = 0.5,  # of steps and of extra noise, in the units of images
     seed: int = 0,  # of the noise
 ) -> list[dict]:
-    "Rows of `classifier`, `t`, `accuracy`, and the means of `norm`, `promise`, `stability`, `high` and, with a denoiser, `alignment`."
+    "Rows of `classifier`, `t`, and the means of `accuracy`, `log_prob`, `norm`, `promise`, `stability`, `high` and, with a denoiser, `alignment`."
     rows, noise = [], np.random.default_rng(seed).standard_normal(images.shape, dtype=np.float32)
     noise = torch.from_numpy(noise).to(images.device)
     for step in timesteps:
@@ -112,9 +112,10 @@ def gradient_score(
         for name, classifier in classifiers.items():
             gradient = log_prob_gradient(classifier, x_t, t, labels)
             with torch.no_grad():
-                right = classifier(x_t, t).argmax(1) == labels
+                log_p = F.log_softmax(classifier(x_t, t).float(), 1)
             values = dict(
-                accuracy=right.float(),
+                accuracy=(log_p.argmax(1) == labels).float(),
+                log_prob=log_p.gather(1, labels[:, None])[:, 0],
                 norm=gradient.flatten(1).norm(dim=1),
                 promise=kept_promise(classifier, x_t, t, labels, length),
                 stability=stability(classifier, x_t, t, labels, length, seed),

@@ -100,6 +100,11 @@ def test_every_notebook_is_in_the_sidebar():
     assert sorted(listed) == sorted(NAMES)
 
 
+def test_no_two_notebooks_become_the_same_page():
+    pages = [re.sub(r"(^|/)\d+_", r"\1", n) for n in NAMES]
+    assert len(set(pages)) == len(pages)
+
+
 def test_readme_is_the_index():
     spec = importlib.util.spec_from_file_location("notebooks", ROOT / "tools" / "notebooks.py")
     tools = importlib.util.module_from_spec(spec)
@@ -111,7 +116,7 @@ def test_readme_is_the_index():
 
 def test_modules_import_only_from_rooms_below():
     order = [n for n in NAMES if re.match(r"\d\d_", n)]
-    rooms = {re.sub(r"^\d\d_|\.ipynb$", "", n): i for i, n in enumerate(order)}
+    rooms = {re.search(r"#\| default_exp (\w+)", (ROOT / "nbs" / n).read_text())[1]: i for i, n in enumerate(order)}
     for module, level in rooms.items():
         source = (ROOT / "rcg" / f"{module}.py").read_text()
         for used in re.findall(r"from (?:rcg)?\.(\w+) import", source):

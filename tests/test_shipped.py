@@ -1,32 +1,54 @@
-"The classifiers that come with the package, as an installed package finds them."
+"The networks that come with the package, as an installed package finds them."
 
 import pytest
 import torch
 
 from rcg.attack import Attack
-from rcg.checkpoints import SHIPPED, card, load_classifier, shipped
-from rcg.data import cifar10_samples
+from rcg.checkpoints import SHIPPED, card, load_classifier, load_unet, shipped
+from rcg.data import cifar10_samples, digits
 from rcg.diffusion import Diffusion
 from rcg.experiment import load_json, preset
+from rcg.guidance import sample
 from rcg.jobs import find_file
 from rcg.training import accuracy, load_tensors
+
+CIFAR10 = [name for name, p in SHIPPED.items() if p == "cifar10"]
+SIZES = {"cifar10": 2_065_546, "digits": 378_186, "digits-denoiser": 827_906}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_loads_by_name(name):
-    classifier = load_classifier(name)
-    assert sum(p.numel() for p in classifier.parameters()) == 2_065_546 and not classifier.training
-    assert classifier.config == preset("cifar10").classifier
+    load, kind = (load_unet, "unet") if name.endswith("denoiser") else (load_classifier, "classifier")
+    network = load(name)
+    assert sum(p.numel() for p in network.parameters()) == SIZES.get(name, SIZES[SHIPPED[name]]) and not network.training
+    assert network.config == getattr(preset(SHIPPED[name]), kind)
     assert find_file(name) == shipped(name) and shipped(name).stat().st_size < 5e6
     facts = load_json(shipped(name, "json"))
-    assert {"network", "data", "training", "attack", "iterations", "optimiser", "measured on", "licence"} <= facts.keys()
+    assert {"network", "data", "training", "iterations", "optimiser", "licence"} <= facts.keys()
+    assert ("accuracy" in facts) == ("measured on" in facts) == (kind == "classifier")
     assert name in card(name) and facts["iterations"] in card(name)
+
+
+def test_digits_cards_and_guidance():
+    test, p = digits("test"), preset("digits")
+    diffusion, found = Diffusion(p.diffusion), {}
+    for kind in ("vanilla", "robust"):
+        common = load_classifier(f"digits-{kind}"), diffusion, test.all(), test.labels, [0]
+        table = load_json(shipped(f"digits-{kind}", "json"))["accuracy"]
+        for column, against in (("clean", None), ("attacked", p.attack)):
+            found[kind, column] = accuracy(*common, against)[0]
+            assert found[kind, column] == pytest.approx(table[column][0], abs=0.05)
+    assert found["robust", "attacked"] > found["vanilla", "attacked"] + 0.05
+    labels = torch.arange(10).repeat(5)
+    drawn = sample(load_unet("digits-denoiser"), diffusion, labels, steps=20, sampler="ddim", seeds=range(50))
+    right = load_classifier("digits-vanilla")(drawn, torch.zeros_like(labels)).argmax(1) == labels
+    assert right.float().mean() > 0.8
 
 
 def test_what_the_cards_say_holds_on_the_samples():
     samples, diffusion, attack = cifar10_samples(), Diffusion(preset("cifar10").diffusion), Attack()
     found = {}
-    for name in SHIPPED:
+    for name in CIFAR10:
         common = load_classifier(name), diffusion, samples.all(), samples.labels, [0, 900]
         table = load_json(shipped(name, "json"))["accuracy"]
         for kind, against in (("clean", None), ("attacked", attack)):
