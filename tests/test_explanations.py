@@ -24,7 +24,7 @@ def test_early_stopping(tmp_path):
 
 
 def test_oracle(tmp_path):
-    small = dict(iterations=3, sizes=[50], budgets=[0.0, 0.3], seeds=[0], timesteps=[50, 300], scales=[1.0])
+    small = dict(iterations=3, sizes=[50], budgets=[0.0, 0.3], seeds=[0], timesteps=[100, 300], scales=[1.0])
     shown = execute("oracle", tmp_path, results=str(tmp_path / "results"), **small)
     exact = read_table(tmp_path / "results/64-0-0-0-gradient.csv")
     assert all(row["cosine"] > 0.9999 and row["error"] < 1e-3 for row in exact)
