@@ -7,14 +7,14 @@ __all__ = ['Frame', 'SCALES', 'Lab', 'open_lab', 'open_image', 'gradient_frames'
            'guidance_frames', 'guidance_view', 'strip_frames', 'strip_view', 'Worker', 'Explorer', 'ImageChoice',
            'gradient_explorer', 'attack_explorer', 'guidance_explorer']
 
-# %% ../nbs/14_explorers.ipynb #64d1b3d6
+# %% ../nbs/14_explorers.ipynb #1fe60db6
 import html
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Condition, Event, Thread
+from threading import Condition, Event, Lock, Thread
 from time import perf_counter
 
 import ipywidgets as widgets
@@ -308,7 +308,7 @@ class Worker:
             except Exception as e:  # whatever it is, it belongs on the page
                 failed(e)
 
-# %% ../nbs/14_explorers.ipynb #eeb4e3d3
+# %% ../nbs/14_explorers.ipynb #42970ddd
 class Explorer(widgets.VBox):
     "Controls and the picture that follows them."
 
@@ -321,7 +321,8 @@ class Explorer(widgets.VBox):
         keep: int = 200,  # pictures in memory
     ):
         self.work, self.pause, self.keep = work, pause, keep
-        self.cache, self.worker, self.key, self.drawn = {}, Worker(), None, 0.0
+        self.cache, self.worker, self.drawn = {}, Worker(), 0.0
+        self.key, self._showing = None, Lock()  # what the picture should be of; held while either changes
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
         self.picture.add_class("rcg-picture")
         self.status = widgets.HTML()
@@ -344,17 +345,22 @@ class Explorer(widgets.VBox):
     def update(self):
         "Draw the current settings, from memory if they have been drawn before."
         try:
-            self.key, frames = self.work()
+            key, frames = self.work()
         except (ValueError, OSError) as e:
-            self.worker.cancel()
-            self.key = None
-            return self.say(str(e), wrong=True)
-        if self.key in self.cache:
-            self.worker.cancel()
-            self.picture.value = self.cache[self.key]
-            return self.say("from memory")
-        self.say("working …")
-        self.worker.submit(frames, partial(self._report, self.key, perf_counter()), partial(self._failed, self.key))
+            return self._end(str(e), wrong=True)
+        if key in self.cache:
+            return self._end("from memory", self.cache[key])
+        with self._showing:
+            self.key = key
+            self.say("working …")
+        self.worker.submit(frames, partial(self._report, key, perf_counter()), partial(self._failed, key))
+
+    def _end(self, text: str, picture: bytes | None = None, wrong: bool = False):
+        "Nothing is to be computed any more."
+        self.worker.cancel()
+        with self._showing:
+            self.key, self.picture.value = None, self.picture.value if picture is None else picture
+            self.say(text, wrong)
 
     def _report(self, key: tuple, start: float, draw: Frame, last: bool):
         if not last and perf_counter() - self.drawn < self.pause:
@@ -365,21 +371,21 @@ class Explorer(widgets.VBox):
             self.cache[key] = png.getvalue()
             while len(self.cache) > self.keep:
                 self.cache.pop(next(iter(self.cache)))
-        if key == self.key:  # nothing newer has been asked for while this was drawn
-            self.picture.value, self.drawn = png.getvalue(), perf_counter()
-            if last:
-                self.say(f"{perf_counter() - start:.1f} s")
+        with self._showing:
+            if key == self.key:  # nothing newer has been asked for while this was drawn
+                self.picture.value, self.drawn = png.getvalue(), perf_counter()
+                if last:
+                    self.say(f"{perf_counter() - start:.1f} s")
 
     def _failed(self, key: tuple, error: Exception):
-        if key == self.key:
-            self.say(str(error), wrong=True)
+        with self._showing:
+            if key == self.key:
+                self.say(f"{type(error).__name__}: {error}", wrong=True)
 
     def cancel(self):
         "Stop the work; what has been drawn stays."
         if not self.worker.idle.is_set():
-            self.worker.cancel()
-            self.key = None
-            self.say("stopped: move a control to draw again")
+            self._end("stopped: move a control to draw again")
 
     def write(self):
         "Save the picture to the file named in the field."
