@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .classifier import Classifier
-from .experiment import PRESETS, load_json, preset, run_path
-from .training import atomic_write, load_tensors, load_weights, save_tensors
+from .experiment import PRESETS, preset
+from .files import atomic_write, load_json, run_path
+from .training import load_tensors, load_weights, save_tensors
 from .unet import UNet
 
 # %% ../nbs/09_checkpoints.ipynb #32e7f4a4

@@ -31,8 +31,8 @@ from .classifier import log_prob_gradient
 from .data import LabeledImages, center_crop, cifar10_samples, digits, from_uint8, image_grid, min_max, read_image
 from .diffusion import Diffusion
 from .experiment import preset
+from .files import atomic_write
 from .guidance import sample_steps
-from .training import atomic_write
 
 Frame = Callable[[], Figure]  # draws what has been computed so far
 

@@ -38,22 +38,11 @@ from .checkpoints import PUBLIC, SHIPPED, fetch, load_classifier, load_unet, sha
 from .classifier import Classifier
 from .data import ImageFolder, LabeledImages, check_classes, cifar10, digits, image_grid, labeled_array, to_uint8, unreadable
 from .diffusion import Diffusion
-from .experiment import Run, load_json, preset, run_path, save_json
+from .experiment import Run, preset
+from .files import atomic_write, load_json, read_table, run_path, save_json, write_table
 from .guidance import sample
 from .metrics import load_images
-from rcg.training import (
-    ClassifierLoss,
-    DenoiserLoss,
-    TrainingConfig,
-    TrainingState,
-    accuracy,
-    atomic_write,
-    fit,
-    load_tensors,
-    read_table,
-    train,
-    write_table,
-)
+from .training import ClassifierLoss, DenoiserLoss, TrainingConfig, TrainingState, accuracy, fit, load_tensors, train
 from .unet import UNet
 
 # %% ../nbs/10_jobs.ipynb #11e752c1

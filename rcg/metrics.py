@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .data import IMAGE_FILES, center_crop, files_below, from_uint8, load_arrays, read_image, to_uint8
-from .training import atomic_write
+from .files import atomic_write
 
 # %% ../nbs/07_metrics.ipynb #9ff464c3
 class Inception:

@@ -20,8 +20,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from .experiment import described, load_json, run_path, save_json
-from .training import atomic_write
+from .experiment import described
+from .files import atomic_write, load_json, run_path, save_json
 
 # %% ../nbs/12_sweep.ipynb #cb69d824
 @contextmanager

@@ -4,7 +4,7 @@ import nbformat
 import papermill
 from conftest import ROOT
 
-from rcg.training import read_table
+from rcg.files import read_table
 
 
 def execute(name: str, folder, **parameters) -> str:

@@ -17,10 +17,10 @@ from conftest import ROOT
 from PIL import Image
 
 from rcg.data import center_crop
-from rcg.experiment import load_json
+from rcg.files import load_json, read_table
 from rcg.jobs import SamplingJob, TrainingJob, launch, pack, train_job
 from rcg.metrics import load_images
-from rcg.training import load_tensors, read_table
+from rcg.training import load_tensors
 
 
 def training(folder: Path, **settings) -> TrainingJob:

@@ -7,7 +7,8 @@ from rcg.attack import Attack
 from rcg.checkpoints import SHIPPED, card, load_classifier, load_unet, shipped
 from rcg.data import cifar10_samples, digits
 from rcg.diffusion import Diffusion
-from rcg.experiment import load_json, preset
+from rcg.experiment import preset
+from rcg.files import load_json
 from rcg.guidance import sample
 from rcg.jobs import find_file
 from rcg.training import accuracy, load_tensors

@@ -11,7 +11,7 @@ import papermill
 import pytest
 from conftest import ROOT
 
-from rcg.experiment import load_json
+from rcg.files import load_json
 from rcg.sweep import Sweep, claim, is_claimed, progress, work
 
 SCRIPT = """

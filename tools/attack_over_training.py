@@ -18,9 +18,9 @@ from rcg.attack import pgd_steps
 from rcg.classifier import Classifier
 from rcg.data import cifar10_samples
 from rcg.diffusion import Diffusion
-from rcg.experiment import preset, run_path
+from rcg.experiment import preset
+from rcg.files import read_table, run_path, write_table
 from rcg.jobs import TrainingJob, from_parameters, job_attack, network_config, train_job, training_config
-from rcg.training import read_table, write_table
 
 
 def classifier_after(job: TrainingJob, iterations: int) -> Classifier:

@@ -16,9 +16,10 @@ import yaml
 from rcg.attack import Linf
 from rcg.checkpoints import convert, load_classifier, shipped
 from rcg.diffusion import Diffusion
-from rcg.experiment import preset, run_path, save_json
+from rcg.experiment import preset
+from rcg.files import read_table, run_path, save_json, write_table
 from rcg.jobs import TrainingJob, from_parameters, job_attack, open_data, training_config
-from rcg.training import accuracy, load_tensors, read_table, write_table
+from rcg.training import accuracy, load_tensors
 
 TIMESTEPS = list(range(0, 1000, 100))
 LICENCES = {
