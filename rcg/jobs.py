@@ -41,7 +41,7 @@ from .diffusion import Diffusion
 from .experiment import Run, preset
 from .files import atomic_write, load_json, read_table, run_path, save_json, write_table
 from .guidance import sample
-from .metrics import load_images
+from .metrics import ImageSet, load_images, save_images
 from .training import ClassifierLoss, DenoiserLoss, TrainingConfig, TrainingState, accuracy, fit, load_tensors, train
 from .unet import UNet
 
@@ -494,8 +494,7 @@ def pack(job: SamplingJob) -> Path:
     if missing:
         raise FileNotFoundError(f"{len(missing)} of {len(plan)} images are not there yet, like {missing[0]}: run the job again")
     images = np.stack([np.asarray(Image.open(file).convert("RGB")) for _, _, file in tqdm(plan, "packing", mininterval=3)])
-    with atomic_write(target) as draft, open(draft, "wb") as file:
-        np.savez(file, images, np.array([label for _, label, _ in plan]))
+    save_images(target, ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor([label for _, label, _ in plan])))
     return target
 
 # %% ../nbs/10_jobs.ipynb #bd4671a2

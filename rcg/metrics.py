@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Inception', 'features', 'Gaussian', 'gaussian', 'frechet_distance', 'in_manifold', 'precision_recall', 'ImageSet',
-           'Pictures', 'load_images', 'Reference', 'save_reference', 'load_reference', 'Interval', 'bootstrap',
-           'proportion', 'distinguishable', 'pixels', 'named_extractor', 'measure']
+           'Pictures', 'load_images', 'save_images', 'Reference', 'save_reference', 'load_reference', 'Interval',
+           'bootstrap', 'proportion', 'distinguishable', 'pixels', 'named_extractor', 'measure']
 
 # %% ../nbs/07_metrics.ipynb #4b0c8dad
 import importlib
@@ -205,6 +205,16 @@ def load_images(
     number = {name: k for k, name in enumerate(sorted(set(folders)))}
     labels = None if "" in number else torch.tensor([number[f] for f in folders])
     return ImageSet(torch.stack(images), labels)
+
+
+def save_images(
+    path: str | Path,  # .npz
+    samples: ImageSet,
+):
+    "Write a file that `load_images` and ADM's evaluator read: `arr_0` uint8 (N, H, W, 3), and `arr_1` the labels if there are any."
+    arrays = [samples.images.permute(0, 2, 3, 1).numpy()] + [y.numpy() for y in (samples.labels,) if y is not None]
+    with atomic_write(path) as draft, open(draft, "wb") as file:
+        np.savez(file, *arrays)
 
 # %% ../nbs/07_metrics.ipynb #4a85b87d
 class Reference(NamedTuple):

@@ -1,0 +1,257 @@
+"A survey as raters have it: in browsers, several at once, with reloads and a server that is killed."
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+
+import psutil
+import pytest
+import torch
+
+from rcg.answers import Answers, answer_rows, open_survey
+from rcg.survey import make_survey
+
+PAIRS = 6
+METHODS = ("quokka", "wombat")  # words that no program text has
+MINUTE = 60_000  # milliseconds; how long to wait at most, not how long it may take
+
+
+@pytest.fixture
+def survey(tmp_path):
+    "Pairs of plain colours: red says which pair it is, green which method."
+    def squares(green: int):
+        colours = torch.tensor([[10 * k, green, 0] for k in range(PAIRS)]) / 127.5 - 1
+        return colours[:, :, None, None].expand(-1, -1, 64, 64), torch.arange(PAIRS)
+
+    samples = dict(zip(METHODS, map(squares, (20, 200))))
+    return make_survey(tmp_path / "survey", samples, PAIRS, names=[f"thing {k}" for k in range(PAIRS)])
+
+
+class Server:
+    "The command that serves a survey."
+
+    def __init__(self, folder, log):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.folder, self.log = folder, log
+        self.address = f"http://127.0.0.1:{self.port}/"
+
+    def start(self):
+        "Start it and wait until it listens."
+        command = [sys.executable, "-m", "rcg.survey", "serve", str(self.folder), "--port", str(self.port)]
+        places = {f"{name}_DIR": str(self.log.with_name(name)) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")}
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | places)
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            with socket.socket() as s:
+                if s.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.2)
+
+    def kill(self):
+        "What cannot be caught."
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(survey, tmp_path):
+    pytest.importorskip("voila", reason='needs Voilà: pip install -e ".[survey]"')
+    server = Server(survey.folder, tmp_path / "server.log")
+    server.start()
+    yield server
+    server.kill()
+
+
+class Rater:
+    "A person with a browser."
+
+    def __init__(self, browser, address: str, **options):
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.heard, self.blocked, self.sockets = [], [], []
+        self.page.on("websocket", self._listen)
+        self.page.on("requestfailed", lambda r: self.blocked.append((r.url, r.failure)))
+        self.page.on("response", lambda r: self.heard.append(r.text()) if "text/html" in r.headers.get("content-type", "") else None)
+        self.page.goto(address)
+
+    def _listen(self, ws):
+        self.sockets.append(ws.url)
+        ws.on("framereceived", lambda frame: self.heard.append(frame if isinstance(frame, str) else frame.decode("latin-1")))
+
+    def agree(self):
+        self.page.locator("button.agree").click(timeout=MINUTE)
+
+    def wait_for(self, number: int):
+        "Wait for the pair at a place and its images."
+        self.page.get_by_text(f"{number} of {PAIRS}").wait_for(timeout=MINUTE)
+        self.page.locator("button.answer.same:enabled").wait_for(timeout=MINUTE)
+
+    def colours(self) -> list[list[int]]:
+        "Red and green of the two images, from left to right."
+        read = """images => images.map(image => {
+            const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
+            canvas.getContext("2d").drawImage(image, 0, 0, 1, 1);
+            return Array.from(canvas.getContext("2d").getImageData(0, 0, 1, 1).data).slice(0, 2);
+        })"""
+        return self.page.locator(".pair img").evaluate_all(read)
+
+    def side_of(self, method: str) -> str:
+        "Where a method's image is."
+        greens = [green for _, green in self.colours()]
+        return ("left", "right")[greens.index({METHODS[0]: 20, METHODS[1]: 200}[method])]
+
+    def choose(self, side: str):
+        "Press the key."
+        self.page.keyboard.press({"left": "ArrowLeft", "same": "ArrowDown", "right": "ArrowRight"}[side])
+
+
+def rows_of(survey) -> dict[int, list[dict]]:
+    "What is stored, by rater, in the order of their answers."
+    rows = {}
+    for row in answer_rows(Answers(survey)):
+        rows.setdefault(row["rater"], []).append(row)
+    return rows
+
+
+def test_raters_in_browsers(browser, survey, server, tmp_path):
+    ann, bob, cid = (Rater(browser, server.address, viewport={"width": 1100, "height": 760}) for _ in range(3))
+    dan = Rater(browser, server.address, viewport={"width": 375, "height": 667}, has_touch=True, is_mobile=True)
+    people = (ann, bob, cid, dan)  # numbered 1, 2, 3, 4 as they agree
+    for k, rater in enumerate(people):
+        rater.agree()
+        rater.wait_for(1)
+        assert Answers(survey).next_place(k + 1) == 1
+    ann.page.screenshot(path=tmp_path / "desktop.png")
+    dan.page.screenshot(path=tmp_path / "phone.png")
+    for rater in (ann, dan):
+        boxes = [image.bounding_box() for image in rater.page.locator(".pair img").all()]
+        assert all(abs(boxes[0][k] - boxes[1][k]) < 0.1 for k in ("width", "height", "y")) and boxes[0]["width"] > 100
+        assert rater.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+
+    for place in (1, 2, 3):  # all four at once
+        for rater in people:
+            rater.wait_for(place)
+            reds = [red for red, _ in rater.colours()]
+            assert reds[0] == reds[1] and rater.page.locator("h2").inner_text() == f"thing {reds[0] // 10}"
+        ann.choose(ann.side_of(METHODS[0]))
+        bob.page.locator(f"button.{bob.side_of(METHODS[1])}").click()
+        cid.choose("same")
+        dan.page.locator(f"button.{dan.side_of(METHODS[0])}").dblclick()
+    for rater in people:
+        rater.wait_for(4)
+    assert {rater: len(rows) for rater, rows in rows_of(survey).items()} == {1: 3, 2: 3, 3: 3, 4: 3}
+
+    before = bob.colours()
+    bob.page.reload()
+    bob.wait_for(4)
+    assert bob.colours() == before, "after reloading, the same pair with the same sides"
+
+    server.kill()
+    cid.choose("left")
+    cid.page.get_by_text("There is no connection").wait_for(timeout=MINUTE)
+    stored = rows_of(survey)
+    assert {rater: len(rows) for rater, rows in stored.items()} == {1: 3, 2: 3, 3: 3, 4: 3}, "no answer that was not acknowledged, none lost"
+    server.start()
+    for rater in people:
+        rater.page.reload()
+        rater.wait_for(4)
+    for place in range(4, PAIRS + 1):
+        for rater, method in zip(people, (*METHODS, "same", METHODS[0])):
+            rater.wait_for(place)
+            rater.choose("same" if method == "same" else rater.side_of(method))
+    for rater in people:
+        rater.page.get_by_text("Thank you").wait_for(timeout=MINUTE)
+
+    ann.page.locator("button.back").click()
+    ann.wait_for(PAIRS)
+    assert "given" in ann.page.locator(f"button.{ann.side_of(METHODS[0])}").get_attribute("class")
+    ann.choose("same")
+    ann.page.get_by_text("Thank you").wait_for(timeout=MINUTE)
+    ann.page.screenshot(path=tmp_path / "thanks.png")
+
+    rows = rows_of(survey)
+    expected = {1: [METHODS[0]] * 5 + ["same"], 2: [METHODS[1]] * 6, 3: ["same"] * 6, 4: [METHODS[0]] * 6}
+    assert {rater: [row["chosen"] for row in answers] for rater, answers in rows.items()} == expected
+    assert {rater: [row["place"] for row in answers] for rater, answers in rows.items()} == {r: [*range(1, PAIRS + 1)] for r in rows}
+    assert all(sorted(row["pair"] for row in answers) == list(range(PAIRS)) for answers in rows.values())
+    assert [row["corrections"] for row in rows[1]] == [0] * 5 + [1] and all(0 < row["seconds"] < 600 for row in rows[1])
+
+    for rater in people:
+        heard = "\n".join(rater.heard)
+        assert "thing 3" in heard and not any(word in heard for word in (*METHODS, survey.key, survey.folder.name + "/"))
+        assert all(why == "csp" for url, why in rater.blocked if not url.startswith(server.address)), "asked another host"
+        rater.context.close()
+
+
+def test_the_server_gives_nothing_away(browser, survey, server, tmp_path):
+    listening = [c for c in psutil.Process(server.process.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == server.port]
+    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+    image = next((survey.folder / "images").iterdir()).name
+    for path in ("survey.ipynb", "voila.json", "../answers.sqlite", "%2e%2e/answers.sqlite", "../survey.json", f"../images/{image}", f"images/{image}"):
+        for prefix in ("", "voila/files/", "voila/static/", "static/", "voila/labextensions/"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(server.address + prefix + path)
+            assert refused.value.code in (403, 404)
+
+    rater = Rater(browser, server.address)
+    rater.agree()
+    rater.wait_for(1)
+    (channels,) = rater.sockets
+    spy = """async ([url, name, content]) => new Promise(resolve => {
+        const socket = new WebSocket(url), header = {msg_id: name, msg_type: name, username: "", session: "spy", version: "5.3"};
+        const message = {header, parent_header: {}, metadata: {}, content, channel: "shell", buffers: []};
+        socket.onopen = () => socket.send(JSON.stringify(message));
+        socket.onmessage = event => {
+            if (typeof event.data === "string" && JSON.parse(event.data).parent_header.msg_id === name
+                && JSON.parse(event.data).channel === "shell") resolve("answered");
+        };
+        socket.onclose = () => resolve("closed");
+        setTimeout(() => resolve("silence"), 3000);
+    })"""
+    plain = channels.split("?")[0]
+    assert rater.page.evaluate(spy, [plain, "kernel_info_request", {}]) == "answered"
+    code = f"open({str(tmp_path / 'spied')!r}, 'w').write('x')"
+    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    assert rater.page.evaluate(spy, [plain, "execute_request", content]) != "answered"
+    assert not (tmp_path / "spied").exists(), "a page could run code"
+    rater.context.close()
+
+
+GIVE = """
+import json, sys
+from rcg.answers import Answers, give, open_survey
+answers = Answers(open_survey(sys.argv[1]))
+rater = answers.rater(answers.join())
+for place in range(1, len(answers.survey.pairs) + 1):
+    assert give(answers, rater, place, "left", 1.0)
+    print(json.dumps([rater, place]), flush=True)  # the receipt
+"""
+
+
+def test_many_processes_at_once_and_some_killed(survey):
+    many = make_survey(survey.folder.with_name("many"), {m: _noise(k) for k, m in enumerate(METHODS)}, 60)
+    running = [subprocess.Popen([sys.executable, "-c", GIVE, str(many.folder)], stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    for process in running[:2]:
+        for _ in range(20):
+            process.stdout.readline()
+        process.kill()
+    receipts = [tuple(json.loads(line)) for process in running for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in running] == [-signal.SIGKILL] * 2 + [0] * 4
+    rows = Counter((row["rater"], row["place"]) for row in answer_rows(Answers(open_survey(many.folder))))
+    assert set(rows.values()) == {1} and set(receipts) <= rows.keys()
+    assert len(rows) <= len(receipts) + 2 * 21, "more than was ever sent"
+
+
+def _noise(seed: int):
+    images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return images, torch.arange(60)
