@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'Opinions', 'opinions_from', 'read_opinions', 'tally', 
            'summary_table', 'Population', 'Preference', 'preference', 'agreement', 'suspicions', 'without', 'Variances',
            'variances', 'power', 'raters_needed', 'preference_figure', 'progress_figure']
 
-# %% ../nbs/17_opinions.ipynb #5a75bf1b
+# %% ../nbs/17_opinions.ipynb #6e028c56
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .answers import Answers, answer_rows, open_survey
 from .files import read_table, run_path
 from .metrics import Interval
 
-# %% ../nbs/17_opinions.ipynb #ad6170e7
+# %% ../nbs/17_opinions.ipynb #b2165bbc
 @dataclass(frozen=True, eq=False)
 class Opinions:
     "N answers of raters about pairs."
@@ -43,7 +43,7 @@ class Opinions:
         some = {k: v[keep] for k, v in vars(self).items() if isinstance(v, np.ndarray) and k not in ("raters", "pairs")}
         return Opinions(**vars(self) | some)
 
-# %% ../nbs/17_opinions.ipynb #a35e788b
+# %% ../nbs/17_opinions.ipynb #783f94e6
 def opinions_from(
     rows: list[dict],  # rater, pair, chosen (a method or "same"), and perhaps answer (left, same or right), seconds, answered (ISO 8601)
     methods: tuple[str, str] | None = None,  # the first is the one that a positive net preference prefers; by default in alphabetical order
@@ -94,7 +94,7 @@ def read_opinions(
         raise FileNotFoundError(f"there is no {path}: pass the folder of a survey, or a table with the columns rater, pair and chosen")
     return opinions_from(read_table(path), methods)
 
-# %% ../nbs/17_opinions.ipynb #bf984efe
+# %% ../nbs/17_opinions.ipynb #4fae0c22
 def tally(
     opinions: Opinions,
     weights: np.ndarray | None = None,  # (N,) of the answers
@@ -114,7 +114,7 @@ def verdicts(
     needed = threshold * (counts[:, 0] + counts[:, 2]) + 1e-9  # so that rounding does not exceed it
     return (counts[:, 0] > needed).astype(int) - (counts[:, 2] > needed)
 
-# %% ../nbs/17_opinions.ipynb #f7690a10
+# %% ../nbs/17_opinions.ipynb #5188f3af
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)  # Table 2
 
 
@@ -169,7 +169,7 @@ def summary_table(summary: Summary) -> str:  # Markdown
     lines += [f"| **% of answers** | {' | '.join(percent(summary.shares[k]) for k in (first, second, 'same'))} |"]
     return "\n".join([*lines, "", f"Net preference for {first}: {percent(summary.net)} %."])
 
-# %% ../nbs/17_opinions.ipynb #75e2842c
+# %% ../nbs/17_opinions.ipynb #26326b11
 @dataclass(frozen=True)
 class Population:
     "Raters and pairs that answers can be drawn from."
@@ -201,7 +201,7 @@ class Population:
         names = [[f"{kind}{k}" for k in range(n)] for kind, n in (("r", raters), ("p", pairs))]
         return Opinions(methods, rater, pair, choice[rater, pair], *names, side=side)
 
-# %% ../nbs/17_opinions.ipynb #2004ca10
+# %% ../nbs/17_opinions.ipynb #3496f967
 class Preference(NamedTuple):
     "A net preference and how likely it is to be chance, by four ways of counting."
     net: float  # share of the first method minus share of the second
@@ -244,7 +244,7 @@ def preference(
     flips = [_flips(opinions.choice, g, draws, rng) for g in (pair, rater)]
     return Preference(float(x.mean()), variance**0.5, tail(variance, min(clusters) - 1), tail(single, len(x) - 1), *flips)
 
-# %% ../nbs/17_opinions.ipynb #758165be
+# %% ../nbs/17_opinions.ipynb #4712d8ee
 def agreement(
     counts: np.ndarray,  # (pairs, answers): how many raters of a pair gave an answer, see `tally`
 ) -> float:
@@ -258,7 +258,7 @@ def agreement(
     expected = unequal(counts.sum(0)) / (counts.sum() - 1)
     return float(1 - observed / expected) if expected else 1.0
 
-# %% ../nbs/17_opinions.ipynb #7d2fd163
+# %% ../nbs/17_opinions.ipynb #9edc099e
 def suspicions(
     opinions: Opinions,  # with sides; without times, nobody is too fast
     level: float = 0.001,  # probability under a fair coin
@@ -291,7 +291,7 @@ def without(
     "The answers of the others."
     return opinions.of(~np.isin(opinions.rater, list(raters)))
 
-# %% ../nbs/17_opinions.ipynb #b4a0de22
+# %% ../nbs/17_opinions.ipynb #566df076
 class Variances(NamedTuple):
     "Where answers get their variance from."
     pair: float
@@ -322,11 +322,10 @@ def power(
 ) -> float:
     "Probability that `preference` finds it."
     v = variances.pair / pairs + variances.rater / raters + variances.rest / (pairs * raters * complete)
-    freedom = min(pairs, raters) - 1
-    bound, shift = stats.t.isf(level / 2, freedom), abs(net) / v**0.5
-    if shift > bound + 10:  # SciPy's tail probabilities end somewhere beyond
-        return 1.0
-    return float(stats.nct.sf(bound, freedom, shift) + stats.nct.cdf(-bound, freedom, shift))
+    freedom, shift = min(pairs, raters) - 1, net / v**0.5
+    bound = stats.t.isf(level / 2, freedom)
+    errors = (stats.chi2.ppf((np.arange(1000) + 0.5) / 1000, freedom) / freedom) ** 0.5  # standard errors that may be estimated, over the true one
+    return float(np.mean(stats.norm.cdf(shift - bound * errors) + stats.norm.cdf(-shift - bound * errors)))
 
 
 def raters_needed(net: float, pairs: int, variances: Variances, complete: float = 1.0, wanted: float = 0.8, most: int = 10_000) -> int | None:
@@ -339,7 +338,7 @@ def raters_needed(net: float, pairs: int, variances: Variances, complete: float 
         low, high = (low, middle) if power(net, pairs, middle, variances, complete) >= wanted else (middle, high)
     return high
 
-# %% ../nbs/17_opinions.ipynb #7d569dbb
+# %% ../nbs/17_opinions.ipynb #9e2096cf
 def preference_figure(opinions: Opinions) -> Figure:
     "The answers to every pair, as shares, from the one where the first method is preferred most to the opposite."
     counts = tally(opinions)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RaterPage', 'page', 'choose_pairs', 'named_classes', 'make_survey', 'serve', 'export', 'main']
 
-# %% ../nbs/16_asking.ipynb #5f624b2c
+# %% ../nbs/16_asking.ipynb #6f722ba3
 import argparse
 import html
 import importlib.util
@@ -27,7 +27,7 @@ import traitlets
 from .answers import Answers, Pair, Survey, Texts, answer_rows, give, open_survey, save_survey
 from .files import run_path, save_json, write_table
 
-# %% ../nbs/16_asking.ipynb #bb18d249
+# %% ../nbs/16_asking.ipynb #8d5071ee
 _SENDING = """
 function connection(model, say) {
   let waiting = null;  // what has been sent and not been acknowledged
@@ -51,7 +51,7 @@ function connection(model, say) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #d2e907de
+# %% ../nbs/16_asking.ipynb #269e0a0f
 _SCREENS = """
 const KEYS = { ArrowLeft: "left", ArrowDown: "same", ArrowRight: "right" };
 const BUTTONS = { left: "\\u2190 Left", same: "\\u2193 Same", right: "Right \\u2192" };
@@ -77,7 +77,9 @@ function picture(model, side) {
   image.alt = `the image on the ${side}`;
   image.addEventListener("load", () => {
     URL.revokeObjectURL(image.src);
-    image.classList.toggle("small", image.naturalWidth < 64);
+    if (image.naturalWidth >= 64) return;
+    image.classList.add("small");
+    image.style.maxWidth = `${Math.min(352, 16 * image.naturalWidth)}px`;
   });
   return image;
 }
@@ -99,7 +101,7 @@ function personalLink(secret) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #724eab8a
+# %% ../nbs/16_asking.ipynb #5f362791
 _RENDER = """
 function render({ model, el }) {
   let shown = null, answer = () => {};
@@ -151,7 +153,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../nbs/16_asking.ipynb #68cd9a5d
+# %% ../nbs/16_asking.ipynb #0e6c9a57
 _STYLE = """
 .rcg-survey { max-width: 46rem; margin: 0 auto; padding: 0.5rem; font: 1.05rem/1.5 system-ui, sans-serif; color: #222; text-align: center; }
 .rcg-survey h1 { font-size: 1.6rem; }
@@ -172,7 +174,7 @@ _STYLE = """
 .rcg-survey .link { font-size: 0.8rem; color: #666; margin-top: 1rem; overflow-wrap: anywhere; }
 """
 
-# %% ../nbs/16_asking.ipynb #ea186543
+# %% ../nbs/16_asking.ipynb #a6efe080
 class RaterPage(anywidget.AnyWidget):
     "What one visitor sees."
 
@@ -239,7 +241,7 @@ class RaterPage(anywidget.AnyWidget):
         with self.hold_sync():  # one message: no moment with the images of one pair and the words of another
             self.view, self.left, self.right = view, left, right
 
-# %% ../nbs/16_asking.ipynb #09e9982d
+# %% ../nbs/16_asking.ipynb #ccbee321
 def page(
     folder: str | Path | None = None,  # of the survey; by default $RCG_SURVEY or runs/survey
 ) -> widgets.DOMWidget:
@@ -252,7 +254,7 @@ def page(
     query = parse_qs(os.environ.get("QUERY_STRING", ""))
     return RaterPage(answers, query.get("rater", [""])[0])
 
-# %% ../nbs/16_asking.ipynb #84934797
+# %% ../nbs/16_asking.ipynb #4ca797e2
 def _read_samples(
     source,  # a folder with a subfolder per class, a run directory of sampling, an .npz file, or (images in [-1, 1], labels)
 ) -> tuple[dict[str, object], dict[str, str]]:  # by name: a picture (H, W, 3) uint8 or its file; and the class
@@ -278,7 +280,7 @@ def _read_samples(
         images, labels = found.images.permute(0, 2, 3, 1).numpy(), found.labels.tolist()
     return {str(i): image for i, image in enumerate(images)}, {str(i): str(label) for i, label in enumerate(labels)}
 
-# %% ../nbs/16_asking.ipynb #8a4e6f56
+# %% ../nbs/16_asking.ipynb #2d5179dc
 def choose_pairs(
     classes: dict[str, str],  # class by name of the pair
     count: int,
@@ -299,7 +301,7 @@ def choose_pairs(
         chosen += [members[label].pop() for label in left[: count - len(chosen)]]
     return chosen
 
-# %% ../nbs/16_asking.ipynb #0325617d
+# %% ../nbs/16_asking.ipynb #c65c89eb
 def named_classes(
     names: Sequence[str] | str | Path | None,  # by label; or a file with one per line; or "imagenet"; None if folders have them
 ) -> list[str] | None:
@@ -320,7 +322,7 @@ def _in_words(label: str, names: list[str] | None) -> str:
         raise ValueError(f"there is no name for the class {label!r} among {len(names)}: give one per class, in order")
     return names[int(label)]
 
-# %% ../nbs/16_asking.ipynb #da05f5bd
+# %% ../nbs/16_asking.ipynb #6f5a9e9b
 def _png(sample) -> tuple[bytes, tuple[int, int]]:
     "A picture as a PNG file of its pixels and nothing else, and its size."
     from PIL import Image
@@ -342,7 +344,7 @@ def _write_pair(folder: Path, samples: dict[str, object], origin: str, label: st
         (folder / "images" / file).write_bytes(found[method][0])
     return Pair(label, origin, {method: files[method] for method in samples})
 
-# %% ../nbs/16_asking.ipynb #453a9460
+# %% ../nbs/16_asking.ipynb #416b3d4e
 def make_survey(
     folder: str | Path,  # to make; relative to the repository
     samples: dict[str, object],  # two methods' samples by name: what `_read_samples` takes
@@ -378,7 +380,7 @@ def make_survey(
         shutil.rmtree(draft, ignore_errors=True)
     return open_survey(folder)
 
-# %% ../nbs/16_asking.ipynb #04b17c57
+# %% ../nbs/16_asking.ipynb #66a85a55
 def _settings(host: str, port: int) -> dict:
     "Voilà's configuration."
     here = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' ws: wss: blob: data:"
@@ -400,7 +402,7 @@ def serve(
 ):
     "Become a server of this survey. Raises `ImportError` without Voilà, and as `open_survey` and `Answers`."
     if importlib.util.find_spec("voila") is None:
-        raise ImportError('the page is served by Voilà: pip install "rcg[survey]"')
+        raise ImportError('the page is served by Voilà: pip install -e ".[survey]"')
     survey = open_survey(folder)
     Answers(survey)
     place = survey.folder / "page"
@@ -413,7 +415,7 @@ def serve(
     os.chdir(place)
     os.execv(sys.executable, [sys.executable, "-m", "voila", "survey.ipynb", *more])
 
-# %% ../nbs/16_asking.ipynb #f737c04a
+# %% ../nbs/16_asking.ipynb #c2d4f372
 def export(
     folder: str | Path,  # of the survey
     path: str | Path,  # .csv
@@ -458,6 +460,6 @@ def main(arguments: list[str] | None = None):
     except (OSError, ValueError, ImportError) as e:
         sys.exit(f"error: {e}")
 
-# %% ../nbs/16_asking.ipynb #37704106
+# %% ../nbs/16_asking.ipynb #13f0746a
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
     main()
