@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RaterPage', 'page', 'choose_pairs', 'named_classes', 'make_survey', 'serve', 'export', 'main']
 
-# %% ../nbs/16_asking.ipynb #6f722ba3
+# %% ../nbs/16_asking.ipynb #af8b3062
 import argparse
 import html
 import importlib.util
@@ -27,7 +27,7 @@ import traitlets
 from .answers import Answers, Pair, Survey, Texts, answer_rows, give, open_survey, save_survey
 from .files import run_path, save_json, write_table
 
-# %% ../nbs/16_asking.ipynb #8d5071ee
+# %% ../nbs/16_asking.ipynb #92131735
 _SENDING = """
 function connection(model, say) {
   let waiting = null;  // what has been sent and not been acknowledged
@@ -51,7 +51,7 @@ function connection(model, say) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #269e0a0f
+# %% ../nbs/16_asking.ipynb #44d0e6cb
 _SCREENS = """
 const KEYS = { ArrowLeft: "left", ArrowDown: "same", ArrowRight: "right" };
 const BUTTONS = { left: "\\u2190 Left", same: "\\u2193 Same", right: "Right \\u2192" };
@@ -101,7 +101,7 @@ function personalLink(secret) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #5f362791
+# %% ../nbs/16_asking.ipynb #8950cc15
 _RENDER = """
 function render({ model, el }) {
   let shown = null, answer = () => {};
@@ -153,7 +153,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../nbs/16_asking.ipynb #0e6c9a57
+# %% ../nbs/16_asking.ipynb #41430e04
 _STYLE = """
 .rcg-survey { max-width: 46rem; margin: 0 auto; padding: 0.5rem; font: 1.05rem/1.5 system-ui, sans-serif; color: #222; text-align: center; }
 .rcg-survey h1 { font-size: 1.6rem; }
@@ -174,7 +174,7 @@ _STYLE = """
 .rcg-survey .link { font-size: 0.8rem; color: #666; margin-top: 1rem; overflow-wrap: anywhere; }
 """
 
-# %% ../nbs/16_asking.ipynb #a6efe080
+# %% ../nbs/16_asking.ipynb #d6107173
 class RaterPage(anywidget.AnyWidget):
     "What one visitor sees."
 
@@ -241,7 +241,7 @@ class RaterPage(anywidget.AnyWidget):
         with self.hold_sync():  # one message: no moment with the images of one pair and the words of another
             self.view, self.left, self.right = view, left, right
 
-# %% ../nbs/16_asking.ipynb #ccbee321
+# %% ../nbs/16_asking.ipynb #f9cab18a
 def page(
     folder: str | Path | None = None,  # of the survey; by default $RCG_SURVEY or runs/survey
 ) -> widgets.DOMWidget:
@@ -254,7 +254,7 @@ def page(
     query = parse_qs(os.environ.get("QUERY_STRING", ""))
     return RaterPage(answers, query.get("rater", [""])[0])
 
-# %% ../nbs/16_asking.ipynb #4ca797e2
+# %% ../nbs/16_asking.ipynb #5e3f2d01
 def _read_samples(
     source,  # a folder with a subfolder per class, a run directory of sampling, an .npz file, or (images in [-1, 1], labels)
 ) -> tuple[dict[str, object], dict[str, str]]:  # by name: a picture (H, W, 3) uint8 or its file; and the class
@@ -280,7 +280,7 @@ def _read_samples(
         images, labels = found.images.permute(0, 2, 3, 1).numpy(), found.labels.tolist()
     return {str(i): image for i, image in enumerate(images)}, {str(i): str(label) for i, label in enumerate(labels)}
 
-# %% ../nbs/16_asking.ipynb #2d5179dc
+# %% ../nbs/16_asking.ipynb #df5b16d4
 def choose_pairs(
     classes: dict[str, str],  # class by name of the pair
     count: int,
@@ -301,7 +301,7 @@ def choose_pairs(
         chosen += [members[label].pop() for label in left[: count - len(chosen)]]
     return chosen
 
-# %% ../nbs/16_asking.ipynb #c65c89eb
+# %% ../nbs/16_asking.ipynb #61a824e0
 def named_classes(
     names: Sequence[str] | str | Path | None,  # by label; or a file with one per line; or "imagenet"; None if folders have them
 ) -> list[str] | None:
@@ -322,7 +322,7 @@ def _in_words(label: str, names: list[str] | None) -> str:
         raise ValueError(f"there is no name for the class {label!r} among {len(names)}: give one per class, in order")
     return names[int(label)]
 
-# %% ../nbs/16_asking.ipynb #6f5a9e9b
+# %% ../nbs/16_asking.ipynb #b625aeda
 def _png(sample) -> tuple[bytes, tuple[int, int]]:
     "A picture as a PNG file of its pixels and nothing else, and its size."
     from PIL import Image
@@ -344,7 +344,7 @@ def _write_pair(folder: Path, samples: dict[str, object], origin: str, label: st
         (folder / "images" / file).write_bytes(found[method][0])
     return Pair(label, origin, {method: files[method] for method in samples})
 
-# %% ../nbs/16_asking.ipynb #416b3d4e
+# %% ../nbs/16_asking.ipynb #26be7c8e
 def make_survey(
     folder: str | Path,  # to make; relative to the repository
     samples: dict[str, object],  # two methods' samples by name: what `_read_samples` takes
@@ -380,7 +380,7 @@ def make_survey(
         shutil.rmtree(draft, ignore_errors=True)
     return open_survey(folder)
 
-# %% ../nbs/16_asking.ipynb #66a85a55
+# %% ../nbs/16_asking.ipynb #36b510e8
 def _settings(host: str, port: int) -> dict:
     "Voilà's configuration."
     here = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' ws: wss: blob: data:"
@@ -406,7 +406,7 @@ def serve(
     survey = open_survey(folder)
     Answers(survey)
     place = survey.folder / "page"
-    cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source="from rcg.survey import page\n\npage()")
+    cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source="import rcg.survey\n\nrcg.survey.page()")
     kernel = dict(display_name="python3", language="python", name="python3")
     save_json(place / "survey.ipynb", dict(cells=[cell], metadata={"kernelspec": kernel}, nbformat=4, nbformat_minor=5))
     save_json(place / "voila.json", _settings(host, port))
@@ -415,7 +415,7 @@ def serve(
     os.chdir(place)
     os.execv(sys.executable, [sys.executable, "-m", "voila", "survey.ipynb", *more])
 
-# %% ../nbs/16_asking.ipynb #c2d4f372
+# %% ../nbs/16_asking.ipynb #7ea6703b
 def export(
     folder: str | Path,  # of the survey
     path: str | Path,  # .csv
@@ -460,6 +460,6 @@ def main(arguments: list[str] | None = None):
     except (OSError, ValueError, ImportError) as e:
         sys.exit(f"error: {e}")
 
-# %% ../nbs/16_asking.ipynb #13f0746a
+# %% ../nbs/16_asking.ipynb #e3ed5827
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
     main()
