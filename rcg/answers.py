@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'Texts', 'Pair', 'Survey', 'save_survey', 'open_survey', 'Task', 'Answers', 'give', 'answer_rows']
 
-# %% ../nbs/15_answers.ipynb #eec94211
+# %% ../nbs/15_answers.ipynb #273baf13
 import hashlib
-import math
 import random
 import secrets
 import sqlite3
@@ -17,9 +16,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from filelock import FileLock
+
 from .files import load_json, run_path, save_json
 
-# %% ../nbs/15_answers.ipynb #6e1b11ce
+# %% ../nbs/15_answers.ipynb #576ba629
 @dataclass(frozen=True)
 class Texts:
     "What raters read; a blank line starts a paragraph."
@@ -52,6 +53,7 @@ class Survey:
     methods: tuple[str, str]
     texts: Texts
     pairs: tuple[Pair, ...]
+    made_from: dict  # what it was made from, in words
 
     @property
     def database(self) -> Path:
@@ -62,7 +64,7 @@ class Survey:
         "The file of an image."
         return (self.folder / "images" / self.pairs[pair].images[method]).read_bytes()
 
-# %% ../nbs/15_answers.ipynb #5104517c
+# %% ../nbs/15_answers.ipynb #1cac0f7f
 def save_survey(survey: Survey):
     "Write the manifest."
     values = {k: v for k, v in asdict(survey).items() if k != "folder"}
@@ -80,7 +82,7 @@ def open_survey(
     found = load_json(file)
     try:
         pairs = tuple(Pair(**pair) for pair in found["pairs"])
-        survey = Survey(folder, found["key"], tuple(found["methods"]), Texts(**found["texts"]), pairs)
+        survey = Survey(folder, found["key"], tuple(found["methods"]), Texts(**found["texts"]), pairs, found["made_from"])
         files = [folder / "images" / pair.images[method] for pair in pairs for method in survey.methods]
     except (KeyError, TypeError) as e:
         raise ValueError(f"{file} is not a manifest of a survey ({e}): restore it, or make the survey again") from e
@@ -90,7 +92,7 @@ def open_survey(
         raise FileNotFoundError(f"the survey in {folder} lacks {what}: copy the whole folder, or make the survey again")
     return survey
 
-# %% ../nbs/15_answers.ipynb #e78625ed
+# %% ../nbs/15_answers.ipynb #e13e9ced
 _TABLES = """
 CREATE TABLE IF NOT EXISTS survey (key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS raters (
@@ -113,13 +115,13 @@ CREATE TABLE IF NOT EXISTS answers (
     answer TEXT NOT NULL CHECK (answer IN ('left', 'right', 'same')),
     seconds REAL NOT NULL CHECK (seconds >= 0),
     answered TEXT NOT NULL,
-    corrections INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (rater, place),
+    version INTEGER NOT NULL CHECK (version >= 0),
+    PRIMARY KEY (rater, place, version),
     FOREIGN KEY (rater, place) REFERENCES tasks (rater, place)
 );
 """
 
-# %% ../nbs/15_answers.ipynb #3887a973
+# %% ../nbs/15_answers.ipynb #ba705fed
 ANSWERS = ("left", "same", "right")
 
 
@@ -141,16 +143,21 @@ def _hash(secret: str) -> str:
 
 
 def _next_place(db: sqlite3.Connection, rater: int) -> int:
-    return db.execute("SELECT COUNT(*) + 1 FROM answers WHERE rater = ?", [rater]).fetchone()[0]
+    return db.execute("SELECT COALESCE(MAX(place), 0) + 1 FROM answers WHERE rater = ?", [rater]).fetchone()[0]
 
-# %% ../nbs/15_answers.ipynb #886fd5fb
+
+def _last_version(db: sqlite3.Connection, rater: int, place: int) -> tuple[str, int] | None:
+    query = "SELECT answer, version FROM answers WHERE rater = ? AND place = ? ORDER BY version DESC LIMIT 1"
+    return db.execute(query, [rater, place]).fetchone()
+
+# %% ../nbs/15_answers.ipynb #772387e3
 class Answers:
     "The answers to a survey, and who may give them."
 
     def __init__(self, survey: Survey):
         "Opens the database, or makes it. Raises `ValueError` if it holds answers to another survey, `OSError` if it is no database."
         self.survey = survey
-        with self.transaction() as db:
+        with FileLock(survey.database.with_suffix(".lock")), self.transaction(write=True, create=True) as db:
             for statement in _TABLES.split(";"):
                 db.execute(statement)
             db.execute("INSERT INTO survey SELECT ? WHERE NOT EXISTS (SELECT * FROM survey)", [survey.key])
@@ -158,17 +165,20 @@ class Answers:
                 raise ValueError(f"{survey.database} holds answers to another survey: move it away, or restore the manifest it belongs to")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        "A connection whose changes are kept together or not at all."
+    def transaction(self, write: bool = False, create: bool = False) -> Iterator[sqlite3.Connection]:
+        "A connection whose changes are kept together or not at all. Raises `OSError` that says what to do."
         db = None
         try:
             db = sqlite3.connect(self.survey.database, timeout=60, isolation_level=None)
-            db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
-            db.execute("BEGIN IMMEDIATE")
+            if create:
+                db.execute("PRAGMA journal_mode = WAL")  # which does not wait for others, and is remembered
+            db.executescript("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON")
+            db.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             yield db
             db.execute("COMMIT")
         except sqlite3.DatabaseError as e:
-            raise OSError(f"{self.survey.database} could not be used ({e}): check free space, permissions, and that it is a whole database") from e
+            what = "check free space and permissions (even reading needs to write beside it), and that it is a whole database"
+            raise OSError(f"{self.survey.database} could not be used ({e}): {what}") from e
         finally:
             if db:
                 db.close()  # takes back what has not been committed
@@ -178,7 +188,7 @@ class Answers:
         secret, coin = secrets.token_urlsafe(16), random.SystemRandom()
         order = coin.sample(range(len(self.survey.pairs)), len(self.survey.pairs))
         sides = [coin.sample(self.survey.methods, 2) for _ in order]
-        with self.transaction() as db:
+        with self.transaction(write=True) as db:
             rater = db.execute("INSERT INTO raters (secret, agreed) VALUES (?, ?)", [_hash(secret), _now()]).lastrowid
             tasks = [(rater, place, pair, *side) for place, (pair, side) in enumerate(zip(order, sides), 1)]
             db.executemany("INSERT INTO tasks VALUES (?, ?, ?, ?, ?)", tasks)
@@ -204,10 +214,10 @@ class Answers:
     def given(self, rater: int, place: int) -> str | None:
         "The answer at a place, None before there is one."
         with self.transaction() as db:
-            found = db.execute("SELECT answer FROM answers WHERE rater = ? AND place = ?", [rater, place]).fetchone()
+            found = _last_version(db, rater, place)
         return found and found[0]
 
-# %% ../nbs/15_answers.ipynb #cafac2f8
+# %% ../nbs/15_answers.ipynb #fca8a8b4
 def give(
     answers: Answers,
     rater: int,
@@ -215,34 +225,37 @@ def give(
     answer: str,  # one of `ANSWERS`
     seconds: float,  # that the rater took
     correct: bool = False,  # replace the answer that is there
-) -> bool:  # whether this answer is now in the store
+) -> bool:  # whether it has been stored now, rather than ignored
     "Store an answer. Raises `ValueError` for one that nobody can have been asked for."
     whole = isinstance(place, int) and not isinstance(place, bool)
-    timed = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds) and seconds >= 0
+    timed = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < 1e7
     if answer not in ANSWERS or not whole or not timed:
         raise ValueError(f"an answer is one of {', '.join(ANSWERS)} to a place with a time, not {answer!r} to {place!r} in {seconds!r}")
-    with answers.transaction() as db:
+    with answers.transaction(write=True) as db:
         next_place = _next_place(db, rater)
         if not 1 <= place <= min(next_place, len(answers.survey.pairs)):
             raise ValueError(f"place {place} is not open: the next one is {next_place} of {len(answers.survey.pairs)}")
-        if place == next_place:
-            values = (rater, place, answer, float(seconds), _now())
-            return db.execute("INSERT INTO answers (rater, place, answer, seconds, answered) VALUES (?, ?, ?, ?, ?)", values).rowcount == 1
-        change = "UPDATE answers SET answer = ?, corrections = corrections + 1 WHERE rater = ? AND place = ? AND answer <> ?"
-        if correct and place == next_place - 1:
-            return db.execute(change, [answer, rater, place, answer]).rowcount == 1
-    return False
+        version, last = 0, _last_version(db, rater, place)
+        if last is not None:
+            if not correct or place < next_place - 1 or answer == last[0]:
+                return False
+            version = last[1] + 1
+        values = (rater, place, answer, float(seconds), _now(), version)
+        db.execute("INSERT INTO answers (rater, place, answer, seconds, answered, version) VALUES (?, ?, ?, ?, ?, ?)", values)
+    return True
 
-# %% ../nbs/15_answers.ipynb #786603ae
-def answer_rows(answers: Answers) -> list[dict]:
-    "One row per answer: rater, pair, label, left, right, answer, chosen, seconds, answered, corrections."
-    query = """SELECT rater, place, pair, "left", "right", answer, seconds, answered, corrections
-               FROM answers JOIN tasks USING (rater, place) ORDER BY answered, rater, place"""
-    with answers.transaction() as db:
-        found = db.execute(query).fetchall()
+# %% ../nbs/15_answers.ipynb #5e5a2aae
+def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answered
+    "One row per answer: rater, place, pair, label, left, right, answer, chosen, seconds, answered (UTC), corrections."
+    if not survey.database.exists():
+        return []
+    query = """SELECT rater, place, pair, "left", "right", answer, seconds, answered, MAX(version)
+               FROM answers JOIN tasks USING (rater, place) GROUP BY rater, place ORDER BY answered, rater, place"""
+    with Answers(survey).transaction() as db:
+        found = db.execute(query).fetchall()  # of several versions, MAX picks the row that has it
     rows = []
     for rater, place, pair, left, right, answer, seconds, answered, corrections in found:
         chosen = {"left": left, "right": right, "same": "same"}[answer]
-        row = dict(rater=rater, place=place, pair=pair, label=answers.survey.pairs[pair].label, left=left, right=right)
+        row = dict(rater=rater, place=place, pair=pair, label=survey.pairs[pair].label, left=left, right=right)
         rows.append(row | dict(answer=answer, chosen=chosen, seconds=seconds, answered=answered, corrections=corrections))
     return rows

@@ -74,15 +74,22 @@ def write_table(path: str | Path, rows: list[dict]):
         table.writerows(rows)
 
 
-def read_table(path: str | Path) -> list[dict]:
-    "The rows of a CSV file, numbers as numbers."
+def read_table(
+    path: str | Path,
+    numbers: bool = True,  # convert what looks like a number; False leaves texts, for columns of names
+) -> list[dict]:
+    "The rows of a CSV file. Raises `ValueError` that names a row with another number of cells than the header."
     def value(text: str):
-        for kind in (int, float):
+        for kind in (int, float) * numbers:
             try:
                 return kind(text)
             except ValueError:
                 pass
         return text
 
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark at the beginning
+        rows = list(csv.DictReader(file))
+    for k, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise ValueError(f"line {k} of {path} has more or fewer cells than the header: repair it")
+    return [{k: value(v) for k, v in row.items()} for row in rows]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Inception', 'features', 'Gaussian', 'gaussian', 'frechet_distance', 'in_manifold', 'precision_recall', 'ImageSet',
            'Pictures', 'load_images', 'save_images', 'Reference', 'save_reference', 'load_reference', 'Interval',
-           'bootstrap', 'proportion', 'distinguishable', 'pixels', 'named_extractor', 'measure']
+           'centred_interval', 'bootstrap', 'proportion', 'distinguishable', 'pixels', 'named_extractor', 'measure']
 
 # %% ../nbs/07_metrics.ipynb #4b0c8dad
 import importlib
@@ -285,6 +285,17 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+def centred_interval(
+    value: float,  # of all data
+    resampled: np.ndarray,  # (draws,) of resampled data
+    level: float = 0.95,  # probability that the interval is meant to have
+    stretch: float = 1.0,  # factor on the spread
+) -> Interval:
+    "The value, with the spread of resampled ones around their mean put around it."
+    low, high = np.quantile(resampled - np.mean(resampled), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(value, float(value + stretch * low), float(value + stretch * high))
+
+
 def bootstrap(
     statistic: Callable[[Tensor], float],  # of an index tensor into the images
     labels: Tensor | int,  # (N,) class of every image; or just N, if they were not drawn class by class
@@ -299,8 +310,7 @@ def bootstrap(
     value = statistic(torch.arange(len(labels)))
     draw = lambda: torch.from_numpy(np.concatenate([rng.choice(members, len(members)) for members in classes]))
     resampled = np.array([statistic(draw()) for _ in range(draws)])
-    low, high = np.quantile(resampled - resampled.mean(), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, value + low, value + high)
+    return centred_interval(value, resampled, level)
 
 # %% ../nbs/07_metrics.ipynb #118cc0e8
 def proportion(

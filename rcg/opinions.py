@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'Opinions', 'opinions_from', 'read_opinions', 'tally', 
            'summary_table', 'Population', 'Preference', 'preference', 'agreement', 'suspicions', 'without', 'Variances',
            'variances', 'power', 'raters_needed', 'preference_figure', 'progress_figure']
 
-# %% ../nbs/17_opinions.ipynb #6e028c56
+# %% ../nbs/17_opinions.ipynb #f5af44f5
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from .answers import Answers, answer_rows, open_survey
+from .answers import answer_rows, open_survey
 from .files import read_table, run_path
-from .metrics import Interval
+from .metrics import Interval, centred_interval
 
-# %% ../nbs/17_opinions.ipynb #b2165bbc
+# %% ../nbs/17_opinions.ipynb #99f33899
 @dataclass(frozen=True, eq=False)
 class Opinions:
     "N answers of raters about pairs."
@@ -39,11 +39,20 @@ class Opinions:
     answered: np.ndarray | None = None  # (N,) datetime64, UTC
 
     def of(self, keep: np.ndarray) -> "Opinions":  # (N,) bool
-        "Some of the answers."
+        "Some of the answers, with only the raters and pairs that these are of."
         some = {k: v[keep] for k, v in vars(self).items() if isinstance(v, np.ndarray) and k not in ("raters", "pairs")}
+        for kind in ("rater", "pair"):
+            left, some[kind] = np.unique(some[kind], return_inverse=True)
+            some[f"{kind}s"] = [vars(self)[f"{kind}s"][k] for k in left]
         return Opinions(**vars(self) | some)
 
-# %% ../nbs/17_opinions.ipynb #783f94e6
+
+def _need_two(opinions: Opinions):
+    pairs, raters = len(np.unique(opinions.pair)), len(np.unique(opinions.rater))
+    if min(pairs, raters) < 2:
+        raise ValueError(f"{pairs} pairs and {raters} raters say nothing about others: two of each are needed")
+
+# %% ../nbs/17_opinions.ipynb #12c54c57
 def opinions_from(
     rows: list[dict],  # rater, pair, chosen (a method or "same"), and perhaps answer (left, same or right), seconds, answered (ISO 8601)
     methods: tuple[str, str] | None = None,  # the first is the one that a positive net preference prefers; by default in alphabetical order
@@ -68,16 +77,20 @@ def opinions_from(
 
 
 def _details(rows: list[dict]) -> dict[str, np.ndarray]:
-    "The columns that a table need not have."
-    utc = lambda text: np.datetime64(datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None), "ms")
-    kinds = {"answer": ("side", {"left": -1, "same": 0, "right": 1}.__getitem__), "seconds": ("seconds", float), "answered": ("answered", utc)}
+    "The columns that a table need not have; times may be blank in some rows."
+    side = lambda text: {"left": -1, "same": 0, "right": 1}[text.lower()]
+    utc = lambda text: np.datetime64(datetime.fromisoformat(text).astimezone(UTC).replace(tzinfo=None) if text else "NaT", "ms")
+    kinds = {"answer": ("side", side), "seconds": ("seconds", lambda text: float(text or "nan")), "answered": ("answered", utc)}
     found = {}
     for column, (name, convert) in kinds.items():
-        if all(row.get(column) not in (None, "") for row in rows):
+        texts = ["" if row.get(column) is None else str(row[column]).strip() for row in rows]
+        if any(texts):
             try:
-                found[name] = np.array([convert(row[column]) for row in rows])
-            except (KeyError, TypeError, ValueError) as e:
-                raise ValueError(f"the column {column} has values that are none ({e}): correct them, or leave the column out") from e
+                found[name] = np.array([convert(text) for text in texts])
+            except (KeyError, ValueError) as e:
+                raise ValueError(f"the column {column} has values that are not understood ({e}): correct them, or leave the column out") from e
+    if (found.get("seconds", np.zeros(1)) < 0).any():
+        raise ValueError("the column seconds has negative values: correct them, or leave the column out")
     return found
 
 
@@ -89,12 +102,12 @@ def read_opinions(
     path = run_path(path)
     if path.is_dir():
         survey = open_survey(path)
-        return opinions_from(answer_rows(Answers(survey)), survey.methods)
+        return opinions_from(answer_rows(survey), survey.methods)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: pass the folder of a survey, or a table with the columns rater, pair and chosen")
-    return opinions_from(read_table(path), methods)
+    return opinions_from(read_table(path, numbers=False), methods)  # names like 007 and 1e5 stay as they are
 
-# %% ../nbs/17_opinions.ipynb #4fae0c22
+# %% ../nbs/17_opinions.ipynb #65abcbcb
 def tally(
     opinions: Opinions,
     weights: np.ndarray | None = None,  # (N,) of the answers
@@ -114,7 +127,7 @@ def verdicts(
     needed = threshold * (counts[:, 0] + counts[:, 2]) + 1e-9  # so that rounding does not exceed it
     return (counts[:, 0] > needed).astype(int) - (counts[:, 2] > needed)
 
-# %% ../nbs/17_opinions.ipynb #5188f3af
+# %% ../nbs/17_opinions.ipynb #319b0632
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)  # Table 2
 
 
@@ -143,7 +156,9 @@ def summarise(
     level: float = 0.95,  # probability that the intervals are meant to have
     seed: int = 0,  # of the resampling
 ) -> Summary:
-    "Shares, net preference and Table 2."
+    "Shares, net preference and Table 2. Raises `ValueError` for fewer than two pairs or raters."
+    _need_two(opinions)
+    opinions = opinions.of(np.ones(len(opinions.choice), bool))  # those without answers are not part of the survey
     rng, sizes = np.random.default_rng(seed), (len(opinions.raters), len(opinions.pairs))
     value = _statistics(opinions, thresholds, *map(np.ones, sizes))
     resampled = []
@@ -151,10 +166,10 @@ def summarise(
         weights = [np.bincount(rng.integers(n, size=n), minlength=n).astype(float) for n in sizes]
         if (weights[0][opinions.rater] * weights[1][opinions.pair]).any():  # tiny surveys may lose all answers
             resampled.append(_statistics(opinions, thresholds, *weights))
-    spread = np.array(resampled) - np.mean(resampled, 0)
-    bounds = value + np.quantile(spread, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    lowest = np.where(np.arange(len(value)) == 3, -1, 0)
-    found = [Interval(*map(float, entry)) for entry in zip(value, *bounds.clip(lowest, 1))]
+    quantile = (1 + level) / 2
+    stretch = float(stats.t.ppf(quantile, min(sizes) - 1) / stats.norm.ppf(quantile))
+    found = [centred_interval(v, column, level, stretch) for v, column in zip(value, np.transpose(resampled))]
+    found = [Interval(float(v), max(low, -1.0 if k == 3 else 0.0), min(high, 1.0)) for k, (v, low, high) in enumerate(found)]
     first, second = opinions.methods
     table = {t: dict(zip((first, second, "none"), found[4 + 3 * k :])) for k, t in enumerate(thresholds)}
     return Summary(dict(zip((first, "same", second), found)), found[3], table)
@@ -169,7 +184,7 @@ def summary_table(summary: Summary) -> str:  # Markdown
     lines += [f"| **% of answers** | {' | '.join(percent(summary.shares[k]) for k in (first, second, 'same'))} |"]
     return "\n".join([*lines, "", f"Net preference for {first}: {percent(summary.net)} %."])
 
-# %% ../nbs/17_opinions.ipynb #26326b11
+# %% ../nbs/17_opinions.ipynb #482cba25
 @dataclass(frozen=True)
 class Population:
     "Raters and pairs that answers can be drawn from."
@@ -201,12 +216,12 @@ class Population:
         names = [[f"{kind}{k}" for k in range(n)] for kind, n in (("r", raters), ("p", pairs))]
         return Opinions(methods, rater, pair, choice[rater, pair], *names, side=side)
 
-# %% ../nbs/17_opinions.ipynb #3496f967
+# %% ../nbs/17_opinions.ipynb #12fbcacd
 class Preference(NamedTuple):
     "A net preference and how likely it is to be chance, by four ways of counting."
     net: float  # share of the first method minus share of the second
     error: float  # standard error, pairs and raters clustered
-    p: float  # two-sided, from both clusterings: the one to report
+    p: float  # two-sided, from both clusterings: the one to report; that of flips, the larger, if all answers are the same
     p_independent: float  # as if all answers were independent: too small
     p_pairs: float  # flipping pairs
     p_raters: float  # flipping raters
@@ -231,24 +246,23 @@ def preference(
     seed: int = 0,  # of the flips
 ) -> Preference:
     "Test whether one method is preferred. Raises `ValueError` for fewer than two pairs or raters."
+    _need_two(opinions)
     x, pair, rater = opinions.choice.astype(float), opinions.pair, opinions.rater
     clusters = [len(np.unique(g)) for g in (pair, rater)]
-    if min(clusters) < 2:
-        raise ValueError(f"{clusters[0]} pairs and {clusters[1]} raters say nothing about others: two of each are needed")
     u, rng = (x - x.mean()) / len(x), np.random.default_rng(seed)
     single = _clustered(u, np.arange(len(u)))
     by_pair, by_rater = _clustered(u, pair), _clustered(u, rater)
     both = by_pair + by_rater - single
     variance = both if both > 0 else max(by_pair, by_rater)  # the difference can be negative in small samples
-    tail = lambda v, freedom: float(2 * stats.t.sf(abs(x.mean()) / v**0.5, freedom)) if v > 0 else float(x.mean() == 0)
     flips = [_flips(opinions.choice, g, draws, rng) for g in (pair, rater)]
+    tail = lambda v, freedom: float(2 * stats.t.sf(abs(x.mean()) / v**0.5, freedom)) if v > 0 else max(flips)
     return Preference(float(x.mean()), variance**0.5, tail(variance, min(clusters) - 1), tail(single, len(x) - 1), *flips)
 
-# %% ../nbs/17_opinions.ipynb #4712d8ee
+# %% ../nbs/17_opinions.ipynb #39d4a5ec
 def agreement(
     counts: np.ndarray,  # (pairs, answers): how many raters of a pair gave an answer, see `tally`
 ) -> float:
-    "Krippendorff's alpha of nominal answers (2011). Raises `ValueError` if no pair has two answers."
+    "Krippendorff's alpha of nominal answers (2011), NaN if all are the same. Raises `ValueError` if no pair has two answers."
     counts = np.asarray(counts, float)
     counts = counts[counts.sum(1) > 1]  # a single answer agrees with nobody
     if not len(counts):
@@ -256,14 +270,14 @@ def agreement(
     unequal = lambda n: n.sum(-1) ** 2 - (n**2).sum(-1)
     observed = (unequal(counts) / (counts.sum(1) - 1)).sum()
     expected = unequal(counts.sum(0)) / (counts.sum() - 1)
-    return float(1 - observed / expected) if expected else 1.0
+    return float(1 - observed / expected) if expected else float("nan")
 
-# %% ../nbs/17_opinions.ipynb #9edc099e
+# %% ../nbs/17_opinions.ipynb #84ae33b0
 def suspicions(
     opinions: Opinions,  # with sides; without times, nobody is too fast
     level: float = 0.001,  # probability under a fair coin
     fastest: float = 1.0,  # seconds that half of the answers must have taken
-    few: int = 10,  # answers; with fewer, nobody is suspected of giving always the same
+    few: int = 10,  # answers; with fewer, nobody is suspected of haste, or of giving always the same
 ) -> dict[int, list[str]]:  # reasons by rater, an index into `raters`
     "Raters who may not have looked. Raises `ValueError` without sides."
     if opinions.side is None:
@@ -275,8 +289,9 @@ def suspicions(
         reasons = []
         if left + right and stats.binomtest(left, left + right).pvalue < level:
             reasons.append(f"{left} left, {right} right")
-        if mine.seconds is not None and np.median(mine.seconds) < fastest:
-            reasons.append(f"half of the answers within {np.median(mine.seconds):.2g} s")
+        times = np.zeros(0) if mine.seconds is None else mine.seconds[~np.isnan(mine.seconds)]
+        if len(times) >= few and np.median(times) < fastest:
+            reasons.append(f"half of the answers within {np.median(times):.2g} s")
         if len(mine.side) >= few and len(set(mine.side)) == 1:
             reasons.append(f"{len(mine.side)} times {('left', 'same', 'right')[mine.side[0] + 1]}")
         if reasons:
@@ -291,7 +306,7 @@ def without(
     "The answers of the others."
     return opinions.of(~np.isin(opinions.rater, list(raters)))
 
-# %% ../nbs/17_opinions.ipynb #566df076
+# %% ../nbs/17_opinions.ipynb #e4b4897a
 class Variances(NamedTuple):
     "Where answers get their variance from."
     pair: float
@@ -300,16 +315,19 @@ class Variances(NamedTuple):
 
 
 def variances(opinions: Opinions) -> Variances:
-    "Moment estimates from products of answers that share a pair, or a rater."
+    "Moment estimates from products of two answers. Raises `ValueError` for fewer than two pairs or raters."
+    _need_two(opinions)
     x = opinions.choice - opinions.choice.mean()
 
-    def shared(groups: np.ndarray) -> float:
+    def products(groups: np.ndarray) -> np.ndarray:  # of different answers in a group: their sum, and how many there are
         sums, squares, sizes = (np.bincount(groups, w) for w in (x, x**2, np.ones_like(x)))
-        products = (sizes * (sizes - 1)).sum()
-        return max(0.0, float((sums**2 - squares).sum() / products)) if products else 0.0
+        return np.array([(sums**2 - squares).sum(), (sizes * (sizes - 1)).sum()])
 
-    pair, rater = shared(opinions.pair), shared(opinions.rater)
-    return Variances(pair, rater, max(0.0, float((x**2).mean()) - pair - rater))
+    pair, rater = products(opinions.pair), products(opinions.rater)
+    nothing = products(np.zeros(len(x), int)) - pair - rater
+    mean = lambda p: p[0] / p[1] if p[1] else 0.0
+    found = [max(0.0, float(mean(p) - mean(nothing))) for p in (pair, rater)]
+    return Variances(*found, max(0.0, float((x**2).mean() - mean(nothing)) - sum(found)))
 
 
 def power(
@@ -320,7 +338,9 @@ def power(
     complete: float = 1.0,  # share of the pairs that a rater answers
     level: float = 0.05,  # of the test
 ) -> float:
-    "Probability that `preference` finds it."
+    "Probability that `preference` finds it. Raises `ValueError` for fewer than two pairs or raters, or without any variance."
+    if min(pairs, raters) < 2 or not sum(variances) > 0:
+        raise ValueError(f"two pairs and raters, and answers that differ, are needed, not {pairs} pairs, {raters} raters, {variances}")
     v = variances.pair / pairs + variances.rater / raters + variances.rest / (pairs * raters * complete)
     freedom, shift = min(pairs, raters) - 1, net / v**0.5
     bound = stats.t.isf(level / 2, freedom)
@@ -328,17 +348,26 @@ def power(
     return float(np.mean(stats.norm.cdf(shift - bound * errors) + stats.norm.cdf(-shift - bound * errors)))
 
 
-def raters_needed(net: float, pairs: int, variances: Variances, complete: float = 1.0, wanted: float = 0.8, most: int = 10_000) -> int | None:
-    "The fewest raters that give the wanted power, None if even `most` do not."
-    if power(net, pairs, most, variances, complete) < wanted:
+def raters_needed(
+    net: float,  # true net preference
+    pairs: int,
+    variances: Variances,
+    complete: float = 1.0,  # share of the pairs that a rater answers
+    wanted: float = 0.8,  # power
+    level: float = 0.05,  # of the test
+    most: int = 10_000,  # raters to think of
+) -> int | None:
+    "The fewest raters that give the wanted power, None if even `most` do not. Raises as `power`."
+    enough = lambda raters: power(net, pairs, raters, variances, complete, level) >= wanted
+    if not enough(most):
         return None
     low, high = 1, most
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(net, pairs, middle, variances, complete) >= wanted else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
-# %% ../nbs/17_opinions.ipynb #9e2096cf
+# %% ../nbs/17_opinions.ipynb #948577b7
 def preference_figure(opinions: Opinions) -> Figure:
     "The answers to every pair, as shares, from the one where the first method is preferred most to the opposite."
     counts = tally(opinions)
@@ -361,8 +390,9 @@ def progress_figure(opinions: Opinions) -> Figure:
     "Answers, and raters who had begun, over time. Raises `ValueError` without times."
     if opinions.answered is None:
         raise ValueError("the times are not known: the table needs a column answered, like 2026-01-31T12:00:00+00:00")
-    times = np.sort(opinions.answered)
-    begun = np.sort([opinions.answered[opinions.rater == r].min() for r in np.unique(opinions.rater)])
+    known = opinions.of(~np.isnat(opinions.answered))
+    times = np.sort(known.answered)
+    begun = np.sort([known.answered[known.rater == r].min() for r in np.unique(known.rater)])
     fig = Figure(figsize=(6, 2.6), layout="constrained")
     ax = fig.subplots()
     raters = ax.twinx()

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['RaterPage', 'page', 'choose_pairs', 'named_classes', 'make_survey', 'serve', 'export', 'main']
 
-# %% ../nbs/16_asking.ipynb #af8b3062
+# %% ../nbs/16_asking.ipynb #6b494d64
 import argparse
+import hashlib
 import html
 import importlib.util
 import io
@@ -14,8 +15,10 @@ import os
 import random
 import secrets
 import shutil
+import socket
 import sys
 import uuid
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -25,9 +28,9 @@ import ipywidgets as widgets
 import traitlets
 
 from .answers import Answers, Pair, Survey, Texts, answer_rows, give, open_survey, save_survey
-from .files import run_path, save_json, write_table
+from .files import load_json, run_path, save_json, write_table
 
-# %% ../nbs/16_asking.ipynb #92131735
+# %% ../nbs/16_asking.ipynb #d9beefe5
 _SENDING = """
 function connection(model, say) {
   let waiting = null;  // what has been sent and not been acknowledged
@@ -51,7 +54,7 @@ function connection(model, say) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #44d0e6cb
+# %% ../nbs/16_asking.ipynb #ca764fda
 _SCREENS = """
 const KEYS = { ArrowLeft: "left", ArrowDown: "same", ArrowRight: "right" };
 const BUTTONS = { left: "\\u2190 Left", same: "\\u2193 Same", right: "Right \\u2192" };
@@ -101,10 +104,10 @@ function personalLink(secret) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #8950cc15
+# %% ../nbs/16_asking.ipynb #d465b513
 _RENDER = """
 function render({ model, el }) {
-  let shown = null, answer = () => {};
+  let answer = () => {};
   const note = make("p", "note");
   note.setAttribute("role", "status");
   const line = connection(model, () => {
@@ -118,11 +121,17 @@ function render({ model, el }) {
     el.replaceChildren(
       progress(view), make("p", "question", view.question), make("h2", "", view.label), make("div", "pair", ...images),
       make("div", "answers", ...give), note, ...(view.back ? [back] : []), personalLink(view.secret));
-    await Promise.all(images.map((image) => image.decode()));
+    if (view.given) el.querySelector(`.${view.given}`).classList.add("given");
+    try {
+      await Promise.all(images.map((image) => image.decode()));
+    } catch {
+      note.textContent = "The images cannot be shown. Please reload the page.";
+      return;
+    }
+    const shown = performance.now();
+    await new Promise((resolve) => setTimeout(resolve, 400));
     if (model.get("view") !== view) return;
     give.forEach((element) => element.toggleAttribute("disabled", false));
-    if (view.given) el.querySelector(`.${view.given}`).classList.add("given");
-    shown = performance.now();
     answer = (name) => {
       const seconds = (performance.now() - shown) / 1000;
       give.forEach((element) => element.toggleAttribute("disabled", true));
@@ -140,9 +149,10 @@ function render({ model, el }) {
       ...(more ? [button(more[0], more[1], () => line.send({ kind: more[0] }))] : []));
   };
   const press = (event) => {
-    if (!(event.key in KEYS) || event.repeat || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (!(event.key in KEYS) || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (model.get("view").screen !== "question") return;
     event.preventDefault();
-    if (!line.busy) answer(KEYS[event.key]);
+    if (!event.repeat && !line.busy) answer(KEYS[event.key]);
   };
   el.classList.add("rcg-survey");
   document.addEventListener("keydown", press);
@@ -153,7 +163,7 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../nbs/16_asking.ipynb #41430e04
+# %% ../nbs/16_asking.ipynb #4e4610cb
 _STYLE = """
 .rcg-survey { max-width: 46rem; margin: 0 auto; padding: 0.5rem; font: 1.05rem/1.5 system-ui, sans-serif; color: #222; text-align: center; }
 .rcg-survey h1 { font-size: 1.6rem; }
@@ -174,7 +184,7 @@ _STYLE = """
 .rcg-survey .link { font-size: 0.8rem; color: #666; margin-top: 1rem; overflow-wrap: anywhere; }
 """
 
-# %% ../nbs/16_asking.ipynb #d6107173
+# %% ../nbs/16_asking.ipynb #0e9d7c76
 class RaterPage(anywidget.AnyWidget):
     "What one visitor sees."
 
@@ -199,13 +209,15 @@ class RaterPage(anywidget.AnyWidget):
     def _receive(self, _, content, buffers):
         "Act on a message from the browser."
         try:
-            self._act(content if isinstance(content, dict) else {})
-        except ValueError:
-            self._place = None
+            try:
+                self._act(content if isinstance(content, dict) else {})
+            except ValueError:  # no page of ours sends that, or another page of this rater has gone on
+                self._place = None
             self._show()
         except OSError as e:
             print(e, file=sys.__stderr__, flush=True)  # for the log of the server
-            self._show("Your answer could not be stored. Please try again in a moment.")
+            self._serial += 1
+            self.view = self.view | {"serial": self._serial, "note": "Your answer may not be stored. Please answer again in a moment."}
 
     def _act(self, message: dict):
         kind = message.get("kind")
@@ -220,7 +232,6 @@ class RaterPage(anywidget.AnyWidget):
             self._place = None
         elif kind == "back" and self._rater is not None:
             self._place = max(1, self._answers.next_place(self._rater) - 1)
-        self._show()
 
     def _show(self, note: str = ""):
         "Send the browser the screen that this rater has come to."
@@ -241,20 +252,22 @@ class RaterPage(anywidget.AnyWidget):
         with self.hold_sync():  # one message: no moment with the images of one pair and the words of another
             self.view, self.left, self.right = view, left, right
 
-# %% ../nbs/16_asking.ipynb #f9cab18a
+# %% ../nbs/16_asking.ipynb #2cf97b5a
 def page(
     folder: str | Path | None = None,  # of the survey; by default $RCG_SURVEY or runs/survey
 ) -> widgets.DOMWidget:
     "The page for whoever opens the notebook that calls this; what is wrong, if there is no survey to show."
+    query = parse_qs(os.environ.get("QUERY_STRING", ""))
     try:
         answers = Answers(open_survey(folder or os.environ.get("RCG_SURVEY", "runs/survey")))
+        return RaterPage(answers, query.get("rater", [""])[0])
     except (OSError, ValueError) as e:
-        served = os.environ.get("SERVER_SOFTWARE", "").startswith("voila")  # to raters, whom our folders do not concern
-        return widgets.HTML("This survey is not available at the moment." if served else html.escape(str(e)))
-    query = parse_qs(os.environ.get("QUERY_STRING", ""))
-    return RaterPage(answers, query.get("rater", [""])[0])
+        if not os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+            return widgets.HTML(html.escape(str(e)))
+        print(e, file=sys.__stderr__, flush=True)  # for the log of the server; our folders do not concern raters
+        return widgets.HTML("This survey is not available at the moment.")
 
-# %% ../nbs/16_asking.ipynb #5e3f2d01
+# %% ../nbs/16_asking.ipynb #b09e59a7
 def _read_samples(
     source,  # a folder with a subfolder per class, a run directory of sampling, an .npz file, or (images in [-1, 1], labels)
 ) -> tuple[dict[str, object], dict[str, str]]:  # by name: a picture (H, W, 3) uint8 or its file; and the class
@@ -280,7 +293,26 @@ def _read_samples(
         images, labels = found.images.permute(0, 2, 3, 1).numpy(), found.labels.tolist()
     return {str(i): image for i, image in enumerate(images)}, {str(i): str(label) for i, label in enumerate(labels)}
 
-# %% ../nbs/16_asking.ipynb #df5b16d4
+# %% ../nbs/16_asking.ipynb #dffc4750
+def _same_sampling(sources: dict[str, object]):
+    "Raise `ValueError` if two runs of sampling differ in more than the classifier and its scale."
+    from rcg.experiment import differences
+
+    files = [run_path(s) / "settings.json" for s in sources.values() if isinstance(s, (str, Path))]
+    if len(files) == 2 and all(file.exists() for file in files):
+        first, second = ({k: v for k, v in load_json(file).items() if k != "scale"} for file in files)
+        changed = [line for line in differences(first, second) if not line.startswith("weights.classifier ")]
+        if changed:
+            raise ValueError(f"the samples of {' and '.join(sources)} were drawn with other settings ({'; '.join(changed)}): draw them alike")
+
+
+def _in_brief(source) -> str:
+    "A source of samples for the manifest: its path, or a fingerprint of its pictures."
+    if isinstance(source, (str, Path)):
+        return str(source)
+    return hashlib.sha256(b"".join(picture.tobytes() for picture in _read_samples(source)[0].values())).hexdigest()[:16]
+
+# %% ../nbs/16_asking.ipynb #f64e6e7f
 def choose_pairs(
     classes: dict[str, str],  # class by name of the pair
     count: int,
@@ -288,7 +320,7 @@ def choose_pairs(
 ) -> list[str]:  # names
     "Pairs of random classes, each class once before any comes again. Raises `ValueError` if there are not enough."
     if not 1 <= count <= len(classes):
-        raise ValueError(f"{count} pairs are wanted, but there are {len(classes)}: draw more samples, or ask for fewer")
+        raise ValueError(f"{count} pairs are wanted, and there are {len(classes)}: ask for 1 to {len(classes)}, or draw more samples")
     rng, members = random.Random(seed), {}
     for name in sorted(classes):
         members.setdefault(classes[name], []).append(name)
@@ -301,7 +333,7 @@ def choose_pairs(
         chosen += [members[label].pop() for label in left[: count - len(chosen)]]
     return chosen
 
-# %% ../nbs/16_asking.ipynb #61a824e0
+# %% ../nbs/16_asking.ipynb #32c358e1
 def named_classes(
     names: Sequence[str] | str | Path | None,  # by label; or a file with one per line; or "imagenet"; None if folders have them
 ) -> list[str] | None:
@@ -322,7 +354,7 @@ def _in_words(label: str, names: list[str] | None) -> str:
         raise ValueError(f"there is no name for the class {label!r} among {len(names)}: give one per class, in order")
     return names[int(label)]
 
-# %% ../nbs/16_asking.ipynb #b625aeda
+# %% ../nbs/16_asking.ipynb #b7dae8cc
 def _png(sample) -> tuple[bytes, tuple[int, int]]:
     "A picture as a PNG file of its pixels and nothing else, and its size."
     from PIL import Image
@@ -344,7 +376,22 @@ def _write_pair(folder: Path, samples: dict[str, object], origin: str, label: st
         (folder / "images" / file).write_bytes(found[method][0])
     return Pair(label, origin, {method: files[method] for method in samples})
 
-# %% ../nbs/16_asking.ipynb #26be7c8e
+# %% ../nbs/16_asking.ipynb #0bb79fc1
+def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dict]]:
+    "The classes of the samples that both methods have, by name, and the pictures of each method."
+    _same_sampling(samples)
+    read = {method: _read_samples(source) for method, source in samples.items()}
+    (_, classes), (_, others) = read.values()
+    common = {name: label for name, label in classes.items() if name in others}
+    differ = [name for name, label in common.items() if others[name] != label]
+    if not common or differ:
+        what = f"the classes of sample {differ[0]} differ" if differ else "no sample of one has the same class and seed as one of the other"
+        raise ValueError(f"the samples of {' and '.join(samples)} are no pairs: {what}")
+    if alone := len(classes.keys() ^ others.keys()):
+        warnings.warn(f"{alone} samples of {' and '.join(samples)} have no partner and are left out", stacklevel=3)
+    return common, {method: pictures for method, (pictures, _) in read.items()}
+
+# %% ../nbs/16_asking.ipynb #ae50ef7b
 def make_survey(
     folder: str | Path,  # to make; relative to the repository
     samples: dict[str, object],  # two methods' samples by name: what `_read_samples` takes
@@ -353,24 +400,26 @@ def make_survey(
     seed: int = 0,  # of the choice of pairs
     texts: Texts = Texts(),  # what raters read
 ) -> Survey:
-    "Make a survey from two sets of samples with equal seeds and classes. Raises `ValueError` or `OSError` that says what does not fit."
+    "Make a survey, or open the one that the same call has made before. Raises `ValueError` or `OSError` that says what does not fit."
+    from rcg.experiment import differences
+
     folder, words = run_path(folder), named_classes(names)
-    if folder.exists():
-        raise ValueError(f"{folder} exists already: choose another folder, or move this one away if nobody has answered")
     if len(samples) != 2 or "same" in samples:
         raise ValueError(f"a survey compares two methods, not called 'same', but these are {', '.join(samples) or 'none'}")
-    read = {method: _read_samples(source) for method, source in samples.items()}
-    (first, classes), (second, others) = read.values()
-    common = {name: label for name, label in classes.items() if name in second}
-    differ = [name for name, label in common.items() if others[name] != label]
-    if not common or differ:
-        what = f"the classes of sample {differ[0]} differ" if differ else "no sample of one has the same class and seed as one of the other"
-        raise ValueError(f"the samples of {' and '.join(samples)} are no pairs: {what}")
+    made_from = {"samples": {method: _in_brief(source) for method, source in samples.items()}, "pairs": pairs, "seed": seed}
+    made_from["names"] = str(names) if isinstance(names, Path) else names if names is None or isinstance(names, str) else list(names)
+    if folder.exists():
+        survey = open_survey(folder)
+        if changed := differences(survey.made_from, made_from):
+            raise ValueError(f"{folder} holds a survey that was made otherwise ({'; '.join(changed)}): choose another folder")
+        return survey
+    common, read = _partners(samples)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     (draft / "images").mkdir(parents=True)
     try:
-        write = lambda name: _write_pair(draft, {m: read[m][0][name] for m in samples}, name, _in_words(common[name], words))
-        made = Survey(draft, secrets.token_hex(8), tuple(samples), texts, tuple(write(n) for n in choose_pairs(common, pairs, seed)))
+        write = lambda name: _write_pair(draft, {m: read[m][name] for m in samples}, name, _in_words(common[name], words))
+        made = tuple(write(name) for name in choose_pairs(common, pairs, seed))
+        made = Survey(draft, secrets.token_hex(8), tuple(samples), texts, made, made_from)
         same = [pair for k, pair in enumerate(made.pairs) if made.image(k, made.methods[0]) == made.image(k, made.methods[1])]
         if len(same) == len(made.pairs):
             raise ValueError(f"the samples of {' and '.join(samples)} are the same images: name two different sets")
@@ -380,48 +429,54 @@ def make_survey(
         shutil.rmtree(draft, ignore_errors=True)
     return open_survey(folder)
 
-# %% ../nbs/16_asking.ipynb #36b510e8
-def _settings(host: str, port: int) -> dict:
+# %% ../nbs/16_asking.ipynb #b4cd94b8
+def _settings(host: str, port: int, base_url: str) -> dict:
     "Voilà's configuration."
-    here = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' ws: wss: blob: data:"
+    ours = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' blob: data:; frame-ancestors 'self'"
+    headers = {"Content-Security-Policy": ours, "Referrer-Policy": "no-referrer"}
+    server = {"ip": host, "port": port, "port_retries": 0, "base_url": base_url, "open_browser": False}
     return {
-        "Voila": {
-            "ip": host, "port": port, "port_retries": 0, "open_browser": False,
-            "tornado_settings": {"headers": {"Content-Security-Policy": here, "Referrer-Policy": "no-referrer"}},
-        },
+        "Voila": server | {"tornado_settings": {"headers": headers}},
         "VoilaConfiguration": {"file_allowlist": [], "allow_template_override": "NO", "allow_theme_override": "NO"},
         "MappingKernelManager": {"cull_idle_timeout": 600, "cull_interval": 60},
-    }  # fmt: skip
+    }
 
 
 def serve(
     folder: str | Path,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for every visitor who can reach this machine
     port: int = 8866,
-    more: Sequence[str] = (),  # further options of Voilà, like --base_url=/survey/
+    base_url: str = "/",  # path of the page, like /survey/
 ):
-    "Become a server of this survey. Raises `ImportError` without Voilà, and as `open_survey` and `Answers`."
+    "Become a server of this survey. Raises `ImportError` without Voilà, `OSError` if the port is taken, and as `open_survey` and `Answers`."
     if importlib.util.find_spec("voila") is None:
         raise ImportError('the page is served by Voilà: pip install -e ".[survey]"')
-    survey = open_survey(folder)
+    survey, base_url = open_survey(folder), "/" + base_url.strip("/") + "/" * bool(base_url.strip("/"))
     Answers(survey)
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as e:
+            raise OSError(f"port {port} of {host} cannot be used ({e}): stop what uses it, or choose another with --port") from e
     place = survey.folder / "page"
     cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source="import rcg.survey\n\nrcg.survey.page()")
     kernel = dict(display_name="python3", language="python", name="python3")
     save_json(place / "survey.ipynb", dict(cells=[cell], metadata={"kernelspec": kernel}, nbformat=4, nbformat_minor=5))
-    save_json(place / "voila.json", _settings(host, port))
-    print(f"{len(survey.pairs)} pairs, answers go to {survey.database}\nraters open http://{host}:{port}/", flush=True)
+    save_json(place / "voila.json", _settings(host, port, base_url))
+    reached = socket.gethostname() if host == "0.0.0.0" else host
+    print(f"{len(survey.pairs)} pairs, answers go to {survey.database}\nraters open http://{reached}:{port}{base_url}", flush=True)
     os.environ["RCG_SURVEY"] = str(survey.folder.resolve())
     os.chdir(place)
-    os.execv(sys.executable, [sys.executable, "-m", "voila", "survey.ipynb", *more])
+    os.execv(sys.executable, [sys.executable, "-m", "voila", "survey.ipynb"])
 
-# %% ../nbs/16_asking.ipynb #7ea6703b
+# %% ../nbs/16_asking.ipynb #ba86cd5c
 def export(
     folder: str | Path,  # of the survey
     path: str | Path,  # .csv
 ) -> int:
     "Write the answers as a table; returns their number. Raises `ValueError` if there are none."
-    rows = answer_rows(Answers(open_survey(folder)))
+    rows = answer_rows(open_survey(folder))
     if not rows:
         raise ValueError(f"nobody has answered the survey in {run_path(folder)} yet")
     write_table(run_path(path), rows)
@@ -442,24 +497,25 @@ def main(arguments: list[str] | None = None):
     start.add_argument("folder")
     start.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine only: %(default)s)")
     start.add_argument("--port", type=int, default=8866)
+    start.add_argument("--base-url", default="/", help="path of the page, like /survey/")
     out = commands.add_parser("export", help="write the answers to a CSV file")
     out.add_argument("folder")
     out.add_argument("file")
-    args, more = parser.parse_known_args(arguments)
+    args = parser.parse_args(arguments)
     try:
-        if more and args.command != "serve":
-            raise ValueError(f"there is no option {more[0]}")
         if args.command == "make":
-            samples = dict(sample.split("=", 1) for sample in args.samples)
-            survey = make_survey(args.folder, samples, args.pairs, args.names, args.seed)
+            named = [tuple(sample.split("=", 1)) for sample in args.samples]
+            if any(len(name) < 2 for name in named) or named[0][0] == named[1][0]:
+                raise ValueError(f"samples are given as two different name=path, not {' '.join(args.samples)}")
+            survey = make_survey(args.folder, dict(named), args.pairs, args.names, args.seed)
             print(f"{len(survey.pairs)} pairs in {survey.folder}; what raters read is in survey.json\nnext: python -m rcg.survey serve {args.folder}")
         elif args.command == "serve":
-            serve(args.folder, args.host, args.port, more)
+            serve(args.folder, args.host, args.port, args.base_url)
         else:
             print(f"{export(args.folder, args.file)} answers in {run_path(args.file)}")
     except (OSError, ValueError, ImportError) as e:
         sys.exit(f"error: {e}")
 
-# %% ../nbs/16_asking.ipynb #e3ed5827
+# %% ../nbs/16_asking.ipynb #b5a90948
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
     main()
