@@ -116,9 +116,9 @@ def image_grid(
 def min_max(
     x: torch.Tensor,  # (N, C, H, W)
 ) -> torch.Tensor:  # the same shape, every sample from -1 to 1
-    "Each sample shifted and scaled to the range of images (as in the paper's Figure 3)."
+    "Each sample shifted and scaled to the range of images (as in the paper's Figure 3); grey where all values are the same."
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
-    return (x - low) / (high - low) * 2 - 1
+    return torch.where(high > low, (x - low) / (high - low) * 2 - 1, 0.0)
 
 # %% ../nbs/00_data.ipynb #9b56180d
 def cifar10(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'RESPACING', 'linear_betas', 'cosine_betas', 'evenly_spaced', 'evenly_strided', 'DiffusionConfig',
-           'Forward', 'Prediction', 'Diffusion', 'pixel_log_likelihood', 'gaussian_kl', 'Loss', 'denoising_loss']
+           'Forward', 'noise_like', 'Prediction', 'Diffusion', 'pixel_log_likelihood', 'gaussian_kl', 'Loss',
+           'denoising_loss']
 
 # %% ../nbs/01_diffusion.ipynb #9306bc01
 from dataclasses import dataclass
@@ -149,6 +150,14 @@ class Forward:
     def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "Mean of q(x_t' | x_t, x_0)."
         return self.at("weight_x0", t) * x0 + self.at("weight_xt", t) * x_t
+
+# %% ../nbs/01_diffusion.ipynb #ccb4d0b1
+def noise_like(
+    x: Tensor,  # (N, ...)
+    seed: int = 0,
+) -> Tensor:  # float32, of the shape and on the device of x
+    "Standard normal noise of a seed."
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(x.shape), dtype=np.float32)).to(x.device)
 
 # %% ../nbs/01_diffusion.ipynb #c1923b84
 class Prediction(NamedTuple):

@@ -29,8 +29,9 @@ from .attack import L2, Attack, Linf, pgd_steps
 from .checkpoints import SHIPPED, load_classifier, load_unet
 from .classifier import log_prob_gradient
 from .data import LabeledImages, center_crop, cifar10_samples, digits, from_uint8, image_grid, min_max, read_image
-from .diffusion import Diffusion
+from .diffusion import Diffusion, noise_like
 from .experiment import preset
+from .figures import spread_steps
 from .files import atomic_write
 from .guidance import sample_steps
 
@@ -44,6 +45,12 @@ class Lab:
     diffusion: Diffusion
     images: LabeledImages  # or any data of `rcg.data`: `images[i]` is an image (C, H, W) in [-1, 1] and its label
     denoiser: object = None  # class-conditional; only guidance needs it
+
+    def check(self, label: int, t: int = 0):
+        "Raise `ValueError` for a class or a timestep that there is not."
+        classes, steps = len(self.images.classes), self.diffusion.config.steps
+        if not 0 <= label < classes or not 0 <= t < steps:
+            raise ValueError(f"class {label} at t = {t}: choose a class from 0 to {classes - 1} and t from 0 to {steps - 1}")
 
     @property
     def device(self) -> torch.device:
@@ -81,14 +88,18 @@ def _show(ax: Axes, image: Tensor, title: str = ""):
     ax.set_title(title, fontsize=9)
 
 
-def _draw_gradients(x_t: Tensor, found: list[dict], names: Sequence[str], title: str) -> Figure:
-    fig = Figure(figsize=(8, 0.4 + 1.9 * len(found)), layout="constrained")
+def _draw_gradients(x_t: Tensor, found: list[dict], count: int, names: Sequence[str], title: str) -> Figure:
+    fig = Figure(figsize=(8, 0.4 + 1.9 * count), layout="constrained")
     fig.suptitle(title, fontsize=10)
-    for row, view in zip(np.atleast_2d(fig.subplots(len(found), 4, width_ratios=[1, 1, 1, 1.3])), found):
+    axes = np.atleast_2d(fig.subplots(count, 4, width_ratios=[1, 1, 1, 1.3]))
+    for ax in axes[len(found) :].flat:  # places of classifiers that are still to come
+        ax.set_axis_off()
+    for row, view in zip(axes, found):
         _show(row[0], x_t, "x_t")
         _show(row[1], min_max(view["gradient"][None])[0], f"{view['name']}: ∇ log p")
         signed = view["gradient"].mean(0).cpu()
-        row[2].imshow(signed, cmap="RdBu_r", vmin=-signed.abs().max(), vmax=signed.abs().max())
+        limit = signed.abs().max().item() or 1.0
+        row[2].imshow(signed, cmap="RdBu_r", vmin=-limit, vmax=limit)
         row[2].set(xticks=[], yticks=[], frame_on=False)
         row[2].set_title(f"signed, length {view['gradient'].norm():.3g}", fontsize=9)
         top = view["probability"].topk(min(5, len(names)))
@@ -107,17 +118,17 @@ def gradient_frames(
     t: int,  # original timestep
     seed: int = 0,  # of the noise
 ) -> Iterator[Frame]:
-    "What `gradient_view` draws, classifier by classifier."
+    "What `gradient_view` draws, classifier by classifier. Raises `ValueError` for a class or a timestep that there is not."
+    lab.check(label, t)
     x0 = image[None].to(lab.device)
     times, y = (torch.full((1,), v, device=lab.device) for v in (t, label))
-    noise = np.random.default_rng(seed).standard_normal(x0.shape, dtype=np.float32)
-    x_t, found = lab.diffusion.q_sample(x0, times, torch.from_numpy(noise).to(lab.device)), []
+    x_t, found = lab.diffusion.q_sample(x0, times, noise_like(x0, seed)), []
     for name, classifier in lab.classifiers.items():
         gradient = log_prob_gradient(classifier, x_t, times, y)[0]
         with torch.no_grad():
             probability = classifier(x_t, times)[0].float().softmax(0)
         found.append(dict(name=name, gradient=gradient, probability=probability))
-        yield partial(_draw_gradients, x_t[0], list(found), lab.images.classes, f"class {lab.images.classes[label]}, t = {t}")
+        yield partial(_draw_gradients, x_t[0], list(found), len(lab.classifiers), lab.images.classes, f"class {lab.images.classes[label]}, t = {t}")
 
 
 def _last(frames: Iterator[Frame]) -> Figure:
@@ -135,16 +146,14 @@ def _draw_attack(walks: dict[str, dict], title: str, columns: int = 7) -> Figure
     fig = Figure(figsize=(9, 0.6 + 1.3 * max(2, len(walks))), layout="constrained")
     fig.suptitle(title, fontsize=10)
     pictures, ax = fig.subplots(1, 2, width_ratios=[2.4, 1])
-    shown, names = [], []
+    shown, blank = [], torch.ones_like(next(iter(walks.values()))["x"][0])
+    at = spread_steps(max(len(walk["x"]) for walk in walks.values()), columns)
     for name, walk in walks.items():
-        at = np.linspace(0, len(walk["x"]) - 1, columns).round().astype(int)
-        shown += [walk["x"][k] for k in at]
-        names.append(name)
+        shown += [walk["x"][k] if k < len(walk["x"]) else blank for k in at]
         ax.plot(walk["p"], label=name)
         if walk["stopped"]:
             ax.plot(len(walk["p"]) - 1, walk["p"][-1], "o", color=ax.lines[-1].get_color())
-    image_grid(torch.stack(shown).cpu(), columns, names, ax=pictures)
-    pictures.set_title("first to last step", fontsize=9)
+    image_grid(torch.stack(shown).cpu(), len(at), list(walks), [f"{k}" for k in at], ax=pictures)
     ax.set(xlabel="step", ylim=(-0.02, 1.02))
     ax.set_title("probability of the class", fontsize=9)
     ax.legend(frameon=False, fontsize=8)
@@ -158,7 +167,8 @@ def attack_frames(
     attack: Attack,
     t: int = 0,  # timestep that the classifiers are told; the image is taken as it is
 ) -> Iterator[Frame]:
-    "What `attack_view` draws, step by step."
+    "What `attack_view` draws, step by step. Raises `ValueError` for a class or a timestep that there is not."
+    lab.check(label, t)
     x = image[None].to(lab.device)
     times, y = (torch.full((1,), v, device=lab.device) for v in (t, label))
     aim = ("towards" if attack.targeted else "away from") + f" class {lab.images.classes[label]}"
@@ -183,7 +193,7 @@ def attack_view(lab: Lab, image: Tensor, label: int, attack: Attack, t: int = 0)
 # %% ../nbs/14_explorers.ipynb #8fe8a71c
 def _draw_guidance(ways: dict[str, list[Tensor]], count: int, title: str, columns: int = 9) -> Figure:
     shown, blank = [], torch.ones_like(next(iter(ways.values()))[0])
-    at = [*np.linspace(0, count - 1, columns).round().astype(int), count]
+    at = [*spread_steps(count, columns), count]
     for way in ways.values():
         shown += [way[k] if k < len(way) else blank for k in at]
     fig = Figure(figsize=(9, 0.5 + 0.85 * len(ways)), layout="constrained")
@@ -207,6 +217,7 @@ def guidance_frames(
 ) -> Iterator[Frame]:
     "What `guidance_view` draws, step by step. Raises `ValueError` without a denoiser, or for steps that the sampler cannot take."
     _need_denoiser(lab)
+    lab.check(label)
     y, ways = torch.full((1,), label, device=lab.device), {}
     title = f"class {lab.images.classes[label]}, seed {seed}, s = {scale:g}, {steps} {sampler} steps"
     for name, classifier in ({"unguided": None} | lab.classifiers).items():
@@ -223,8 +234,8 @@ def guidance_view(lab: Lab, label: int, seed: int = 0, scale: float = 1.0, steps
     return _last(guidance_frames(lab, label, seed, scale, steps, sampler))
 
 
-def _draw_strip(found: dict[str, list[Tensor]], scales: Sequence[float], title: str) -> Figure:
-    blank = torch.ones_like(next(iter(found.values()))[0])
+def _draw_strip(found: dict[str, list[Tensor]], like: Tensor, scales: Sequence[float], title: str) -> Figure:
+    blank = torch.ones_like(like)
     shown = [film[k] if k < len(film) else blank for film in found.values() for k in range(len(scales))]
     fig = Figure(figsize=(9, 0.5 + 0.95 * len(found)), layout="constrained")
     fig.suptitle(title, fontsize=10)
@@ -243,17 +254,18 @@ def strip_frames(
     sampler: str = "ddim",  # or "ddpm"
     scales: Sequence[float] = SCALES,  # of guidance
 ) -> Iterator[Frame]:
-    "What `strip_view` draws, sample by sample. Raises as `guidance_frames`."
+    "What `strip_view` draws, sample by sample, but yielded step by step, so that it can be stopped. Raises as `guidance_frames`."
     _need_denoiser(lab)
+    lab.check(label)
     y, found = torch.full((1,), label, device=lab.device), {}
+    title = f"class {lab.images.classes[label]}, seed {seed}"
     for name, classifier in lab.classifiers.items():
         film = found[name] = []
         for scale in scales:
             for state in sample_steps(lab.denoiser, lab.diffusion, y, classifier, scale, steps, sampler, [seed]):
-                if film:
-                    yield partial(_draw_strip, {k: list(f) for k, f in found.items()}, scales, f"class {lab.images.classes[label]}, seed {seed}")
+                yield partial(_draw_strip, {k: list(f) for k, f in found.items()}, state.x[0], scales, title)
             film.append(state.x[0])
-    yield partial(_draw_strip, found, scales, f"class {lab.images.classes[label]}, seed {seed}")
+    yield partial(_draw_strip, found, state.x[0], scales, title)
 
 
 def strip_view(lab: Lab, label: int, seed: int = 0, steps: int = 20, sampler: str = "ddim", scales: Sequence[float] = SCALES) -> Figure:
@@ -264,8 +276,13 @@ def strip_view(lab: Lab, label: int, seed: int = 0, steps: int = 20, sampler: st
 class Worker:
     "Runs the newest of the jobs that it is given in a thread of its own."
 
-    def __init__(self):
-        self._changed, self._number, self._job = Condition(), 0, None
+    def __init__(
+        self,
+        grace: float = 0.25,  # seconds from its start that a job has when another replaces it
+    ):
+        self.grace, self._changed, self._job = grace, Condition(), None
+        self.number = 0  # of the newest job
+        self.cancelled = 0  # jobs up to this number are over
         self.idle = Event()
         self.idle.set()
         Thread(target=self._work, daemon=True).start()
@@ -273,19 +290,19 @@ class Worker:
     def submit(
         self,
         pieces: Callable[[], Iterator],  # the work; it can end after each
-        report: Callable[[object, bool], None],  # is given every piece, and whether it is the last
-        failed: Callable[[Exception], None],  # is given what the work raises
+        report: Callable[[int, object, bool, bool], None],  # is given the job's number, a piece, whether more follow, and whether it is whole
+        failed: Callable[[int, Exception], None],  # is given the job's number, and what the work raises
     ):
-        "Start this job instead of any other."
+        "Do this job next, instead of any other."
         with self._changed:
-            self._number, self._job = self._number + 1, (pieces, report, failed)
+            self.number, self._job = self.number + 1, (pieces, report, failed)
             self.idle.clear()
             self._changed.notify()
 
     def cancel(self):
-        "Drop the current job."
+        "Drop all jobs."
         with self._changed:
-            self._number, self._job = self._number + 1, None
+            self.cancelled, self._job = self.number, None
             self._changed.notify()
 
     def _work(self):
@@ -294,19 +311,24 @@ class Worker:
                 while self._job is None:
                     self.idle.set()
                     self._changed.wait()
-                number, (pieces, report, failed), self._job = self._number, self._job, None
+                number, (pieces, report, failed), self._job = self.number, self._job, None
             try:
-                waiting = None
-                for piece in pieces():
-                    if number != self._number:
-                        break
-                    if waiting is not None:
-                        report(waiting, False)
-                    waiting = piece
-                else:
-                    report(waiting, True)
+                self._do(number, pieces(), partial(report, number))
             except Exception as e:  # whatever it is, it belongs on the page
-                failed(e)
+                failed(number, e)
+
+    def _do(self, number: int, pieces: Iterator, report: Callable):
+        start, waiting = perf_counter(), None
+        for piece in pieces:
+            if number <= self.cancelled:
+                return
+            if number < self.number and perf_counter() - start > self.grace:
+                return report(piece, False, False)
+            if waiting is not None:
+                report(waiting, True, False)
+            waiting = piece
+        if number > self.cancelled:
+            report(waiting, False, True)
 
 # %% ../nbs/14_explorers.ipynb #42970ddd
 class Explorer(widgets.VBox):
@@ -322,7 +344,7 @@ class Explorer(widgets.VBox):
     ):
         self.work, self.pause, self.keep = work, pause, keep
         self.cache, self.worker, self.drawn = {}, Worker(), 0.0
-        self.key, self._showing = None, Lock()  # what the picture should be of; held while either changes
+        self._showing = Lock()  # held while the picture and the line change
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
         self.picture.add_class("rcg-picture")
         self.status = widgets.HTML()
@@ -332,7 +354,8 @@ class Explorer(widgets.VBox):
         self.stop.on_click(lambda _: self.cancel())
         self.save.on_click(lambda _: self.write())
         for control in controls:
-            control.observe(lambda _: self.update(), "value")
+            if not isinstance(control, (widgets.FileUpload, widgets.Button)):
+                control.observe(lambda _: self.update(), "value")
         rows = widgets.Box(controls, layout=widgets.Layout(flex_flow="row wrap"))
         buttons = widgets.HBox([self.stop, self.save, self.file])
         super().__init__([rows, buttons, self.status, self.picture])
@@ -348,38 +371,37 @@ class Explorer(widgets.VBox):
             key, frames = self.work()
         except (ValueError, OSError) as e:
             return self._end(str(e), wrong=True)
-        if key in self.cache:
-            return self._end("from memory", self.cache[key])
+        if (known := self.cache.get(key)) is not None:
+            return self._end("from memory", known)
         with self._showing:
-            self.key = key
             self.say("working …")
-        self.worker.submit(frames, partial(self._report, key, perf_counter()), partial(self._failed, key))
+        self.worker.submit(frames, partial(self._report, key, perf_counter()), self._failed)
 
     def _end(self, text: str, picture: bytes | None = None, wrong: bool = False):
         "Nothing is to be computed any more."
         self.worker.cancel()
         with self._showing:
-            self.key, self.picture.value = None, self.picture.value if picture is None else picture
+            self.picture.value = self.picture.value if picture is None else picture
             self.say(text, wrong)
 
-    def _report(self, key: tuple, start: float, draw: Frame, last: bool):
-        if not last and perf_counter() - self.drawn < self.pause:
+    def _report(self, key: tuple, start: float, number: int, draw: Frame, more: bool, whole: bool):
+        if more and perf_counter() - self.drawn < self.pause:
             return
         png = io.BytesIO()
         draw().savefig(png, format="png", dpi=100)
-        if last:
+        if whole:
             self.cache[key] = png.getvalue()
             while len(self.cache) > self.keep:
                 self.cache.pop(next(iter(self.cache)))
         with self._showing:
-            if key == self.key:  # nothing newer has been asked for while this was drawn
+            if number > self.worker.cancelled:  # jobs report in order, so this is newer than what is shown
                 self.picture.value, self.drawn = png.getvalue(), perf_counter()
-                if last:
+                if whole and number == self.worker.number:
                     self.say(f"{perf_counter() - start:.1f} s")
 
-    def _failed(self, key: tuple, error: Exception):
+    def _failed(self, number: int, error: Exception):
         with self._showing:
-            if key == self.key:
+            if number > self.worker.cancelled:
                 self.say(f"{type(error).__name__}: {error}", wrong=True)
 
     def cancel(self):
@@ -389,11 +411,14 @@ class Explorer(widgets.VBox):
 
     def write(self):
         "Save the picture to the file named in the field."
+        path = Path(self.file.value)
         try:
-            with atomic_write(Path(self.file.value)) as draft:
+            if path.suffix.lower() != ".png" or not self.picture.value:
+                raise ValueError("the name must end in .png" if self.picture.value else "there is no picture yet")
+            with atomic_write(path) as draft:
                 draft.write_bytes(self.picture.value)
-            self.say(f"saved to {self.file.value}")
-        except OSError as e:
+            self.say(f"saved to {path}")
+        except (OSError, ValueError) as e:
             self.say(f"not saved: {e}", wrong=True)
 
 # %% ../nbs/14_explorers.ipynb #fbff5006
@@ -404,28 +429,33 @@ class ImageChoice:
         self.lab, self.uploaded, self.problem = lab, None, ""
         self.index = widgets.BoundedIntText(0, 0, len(lab.images) - 1, description="image")
         self.upload = widgets.FileUpload(accept="image/*", description="Upload")
-        self.version = widgets.IntText(0)  # changes with every upload; not shown
-        self.index.observe(self._indexed, "value")
+        self.back = widgets.Button(description="Back to the set", disabled=True)
+        self.version = widgets.IntText(0)  # changes with every upload, and when it is dropped; not shown
+        self.version.layout.display = "none"
+        self.controls = [self.index, self.upload, self.back, self.version]
+        self.index.observe(lambda _: self._take(None), "value")
+        self.back.on_click(lambda _: self._take(None))
         self.upload.observe(self._uploaded, "value")
 
-    def _indexed(self, _):
-        self.uploaded, self.problem = None, ""
+    def _take(self, uploaded: Tensor | None, problem: str = ""):
+        "An uploaded image from now on, or the set's."
+        self.uploaded, self.problem = uploaded, problem
+        self.back.disabled = uploaded is None and not problem
+        self.version.value += 1
 
     def _uploaded(self, change):
         if change["new"]:
-            self.uploaded, self.problem = None, ""
+            file = change["new"][0]
             try:
-                file = change["new"][0]
-                self.uploaded = open_image(bytes(file["content"]), self.lab.images[0][0], file["name"])
+                self._take(open_image(bytes(file["content"]), self.lab.images[0][0], file["name"]))
             except OSError as e:
-                self.problem = str(e)
+                self._take(None, str(e))
             self.upload.value = ()
-            self.version.value += 1
 
     @property
     def label(self) -> int:
         "The class of the image with the chosen number."
-        return int(self.lab.images[self.index.value][1])
+        return int(self.lab.images.labels[self.index.value])  # without opening it
 
     def __call__(self) -> tuple[tuple, Tensor]:
         "A key and the image (C, H, W). Raises `ValueError` after an upload that is no picture."
@@ -454,22 +484,27 @@ def gradient_explorer(lab: Lab) -> Explorer:
         return (*key, *settings), partial(gradient_frames, lab, x, *settings)
 
     image.index.observe(lambda _: setattr(label, "value", image.label), "value")
-    explorer = Explorer([image.index, label, t, seed, image.version, image.upload], work, "gradient")
-    image.version.layout.display = "none"
-    return explorer
+    return Explorer([label, t, seed, *image.controls], work, "gradient")
 
 
 def attack_explorer(lab: Lab) -> Explorer:
     "Image, class and attack to choose, and `attack_view` beneath."
-    image = ImageChoice(lab)
-    label = _class_menu(lab, (image.label + 1) % len(lab.images.classes))
-    side = lab.images[0][0].numel() ** 0.5
+    image, side = ImageChoice(lab), lab.images[0][0].numel() ** 0.5
+    other = lambda: (image.label + targeted.value) % len(lab.images.classes)  # than the image's own, if it is to walk there
     norm = widgets.Dropdown(options=["L2", "Linf"], description="norm")
-    eps = widgets.FloatSlider(round(0.45 * side, 1), min=0.01, max=round(side, 1), step=0.01, description="ε")
+    eps = widgets.FloatSlider(description="ε", tooltip="in the units of images, which go from -1 to 1")
     t = widgets.IntSlider(0, 0, lab.diffusion.config.steps - 1, description="t")
     steps = widgets.IntSlider(20, 1, 100, description="steps")
     targeted = widgets.Checkbox(True, description="towards the class (else away from it)")
     early = widgets.Checkbox(True, description="stop early")
+    label = _class_menu(lab, other())
+
+    def set_range(_=None):
+        "L2 up to the length of a change by 1 in every value; Linf in steps of 1/255, like the paper's budgets."
+        most, step, digits = (side, 0.01, 2) if norm.value == "L2" else (1.0, 1 / 255, 4)
+        with eps.hold_trait_notifications():
+            eps.min, eps.max, eps.step, eps.readout_format = step, most, step, f".{digits}f"
+            eps.value = step * round(0.45 * most / step)
 
     def work():
         key, x = image()
@@ -477,9 +512,11 @@ def attack_explorer(lab: Lab) -> Explorer:
         attack = Attack(threat, steps.value, None, targeted.value, early.value)
         return (*key, label.value, attack, t.value), partial(attack_frames, lab, x, label.value, attack, t.value)
 
-    image.version.layout.display = "none"
-    norm.observe(lambda _: setattr(eps, "value", 0.45 * side if norm.value == "L2" else 0.45), "value")
-    return Explorer([image.index, label, norm, eps, steps, t, targeted, early, image.version, image.upload], work, "attack")
+    set_range()
+    norm.observe(set_range, "value")
+    for control in (image.index, targeted):
+        control.observe(lambda _: setattr(label, "value", other()), "value")
+    return Explorer([label, norm, eps, steps, t, targeted, early, *image.controls], work, "attack")
 
 
 def guidance_explorer(lab: Lab) -> Explorer:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['gradient_figure', 'attack_figure', 'samples_figure', 'pairs_figure', 'nearest_real', 'greatest_losses',
-           'trajectory_figure', 'training_figure', 'accuracy_figure']
+           'spread_steps', 'trajectory_figure', 'training_figure', 'accuracy_figure']
 
 # %% ../nbs/11_figures.ipynb #044ab8bd
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 from .attack import Attack
 from .classifier import log_prob_gradient
 from .data import image_grid, min_max
-from .diffusion import Diffusion
+from .diffusion import Diffusion, noise_like
 from .guidance import sample_steps
 
 # %% ../nbs/11_figures.ipynb #a0287429
@@ -31,9 +31,7 @@ def gradient_figure(
     cell: float = 0.7,  # inches per image
 ) -> plt.Figure:
     "Images on top, below them the gradients of every classifier at every timestep (Figure 3)."
-    noise = np.random.default_rng(seed).standard_normal(images.shape, dtype=np.float32)
-    noise = torch.from_numpy(noise).to(images.device)
-    rows, names = [images], ["image"]
+    noise, rows, names = noise_like(images, seed), [images], ["image"]
     for name, classifier in classifiers.items():
         for step in timesteps:
             t = torch.full_like(labels, step)
@@ -110,6 +108,14 @@ def greatest_losses(
     return [k for k in order if second[k] > first[k]]
 
 # %% ../nbs/11_figures.ipynb #178bf8d9
+def spread_steps(
+    count: int,  # steps 0 to count - 1
+    columns: int,  # at most so many are chosen
+) -> list[int]:
+    "Steps at even distances, the first and the last among them, none twice."
+    return np.unique(np.linspace(0, count - 1, columns).round().astype(int)).tolist()
+
+
 def trajectory_figure(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,
@@ -124,14 +130,14 @@ def trajectory_figure(
     cell: float = 0.7,  # inches per image
 ) -> plt.Figure:
     "The expected x_0 from noise (left) to sample (right), a row for every image and classifier (Figure 5)."
-    shown = np.linspace(0, steps - 1, columns).round().astype(int)
+    shown = spread_steps(steps, columns)
     ways = {}
     for name, classifier in classifiers.items():
         states = list(sample_steps(unet, diffusion, labels, classifier, scale, steps, sampler, seeds))
         ways[name] = [states[k].x0 for k in shown] + [states[-1].x]
     rows = [torch.stack([x[i] for x in way]) for i in range(len(labels)) for way in ways.values()]
     named = [f"{k if names is None else names[k]}, {name}" for k in labels.tolist() for name in ways]
-    return image_grid(torch.cat(rows), columns + 1, named, cell=cell)
+    return image_grid(torch.cat(rows), len(shown) + 1, named, cell=cell)
 
 # %% ../nbs/11_figures.ipynb #6567b14e
 def training_figure(

@@ -8,13 +8,12 @@ __all__ = ['denoiser_gradient', 'cosine', 'relative_error', 'high_frequency_shar
 # %% ../nbs/13_gradients.ipynb #21f51d3b
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from .classifier import log_prob_gradient
-from .diffusion import Diffusion
+from .diffusion import Diffusion, noise_like
 
 # %% ../nbs/13_gradients.ipynb #5fc05ae4
 def denoiser_gradient(
@@ -86,9 +85,8 @@ def stability(
     seed: int = 0,  # of that noise
 ) -> Tensor:  # (N,)
     "Cosine between the gradient at x_t and that after a little more noise."
-    rng = np.random.default_rng(seed)
-    noise = torch.from_numpy(rng.standard_normal(x_t.shape, dtype=np.float32)).to(x_t.device) * length / x_t[0].numel() ** 0.5
-    return cosine(log_prob_gradient(classifier, x_t, t, y), log_prob_gradient(classifier, x_t + noise, t, y))
+    noisier = x_t + noise_like(x_t, seed) * length / x_t[0].numel() ** 0.5
+    return cosine(log_prob_gradient(classifier, x_t, t, y), log_prob_gradient(classifier, noisier, t, y))
 
 # %% ../nbs/13_gradients.ipynb #bf8dc6fa
 def gradient_score(
@@ -103,8 +101,7 @@ def gradient_score(
     seed: int = 0,  # of the noise
 ) -> list[dict]:
     "Rows of `classifier`, `t`, and the means of `accuracy`, `log_prob`, `norm`, `promise`, `stability`, `high` and, with a denoiser, `alignment`."
-    rows, noise = [], np.random.default_rng(seed).standard_normal(images.shape, dtype=np.float32)
-    noise = torch.from_numpy(noise).to(images.device)
+    rows, noise = [], noise_like(images, seed)
     for step in timesteps:
         t = torch.full_like(labels, step)
         x_t = diffusion.q_sample(images, t, noise)
