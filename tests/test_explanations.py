@@ -37,5 +37,6 @@ def test_gradient_score(tmp_path):
     small = dict(budgets=[0.0, 1.0], lengths=[2, 4], seeds=[0, 1], scales=[1.0], images=20)
     shown = execute("gradient_score", tmp_path, results=str(tmp_path / "results"), **small)
     rows = read_table(tmp_path / "results/1-4-1.csv")
-    assert len(rows) == 5 and all(-1 <= row["alignment"] <= 1 and row["distance, s = 1"] > 0 for row in rows)
+    assert [row["t"] for row in rows] == [0, 100, 200, 300, 400] and all(-1 <= row["alignment"] <= 1 for row in rows)
+    assert rows[0]["best"] == 1.0 and 0 < rows[0]["distance"] != rows[0]["distance, s = 1"], "compared on fresh samples"
     assert "| alignment |" in shown
