@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ANSWERS', 'Texts', 'Pair', 'Survey', 'save_survey', 'open_survey', 'Task', 'Answers', 'give', 'answer_rows']
 
-# %% ../nbs/15_answers.ipynb #273baf13
+# %% ../nbs/15_answers.ipynb #e4c3ba30
 import hashlib
 import random
 import secrets
@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from .files import load_json, run_path, save_json
 
-# %% ../nbs/15_answers.ipynb #576ba629
+# %% ../nbs/15_answers.ipynb #679165be
 @dataclass(frozen=True)
 class Texts:
     "What raters read; a blank line starts a paragraph."
@@ -30,7 +30,8 @@ class Texts:
         "or address, and are used for research only. You can stop at any time; what you have answered until then counts."
     )
     instructions: str = (
-        "Above each pair there is a description. Look at both pictures and choose the better one, or Same if you cannot decide. "
+        "Above each pair there is a description. Look at both pictures and choose the better one, or Same if you cannot decide, "
+        "with the buttons or with the arrow keys of a keyboard. "
         "There are no right or wrong answers."
     )
     question: str = "Which image is more realistic, and more aligned to the description?"
@@ -64,7 +65,7 @@ class Survey:
         "The file of an image."
         return (self.folder / "images" / self.pairs[pair].images[method]).read_bytes()
 
-# %% ../nbs/15_answers.ipynb #1cac0f7f
+# %% ../nbs/15_answers.ipynb #388ddfc7
 def save_survey(survey: Survey):
     "Write the manifest."
     values = {k: v for k, v in asdict(survey).items() if k != "folder"}
@@ -79,24 +80,27 @@ def open_survey(
     file = folder / "survey.json"
     if not file.exists():
         raise FileNotFoundError(f"there is no survey in {folder}: make one with `python -m rcg.survey make`, or name another folder")
-    found = load_json(file)
+    found = load_json(file, r"correct that place (a line break in a text is written \n)")
     try:
         pairs = tuple(Pair(**pair) for pair in found["pairs"])
         survey = Survey(folder, found["key"], tuple(found["methods"]), Texts(**found["texts"]), pairs, found["made_from"])
         files = [folder / "images" / pair.images[method] for pair in pairs for method in survey.methods]
     except (KeyError, TypeError) as e:
         raise ValueError(f"{file} is not a manifest of a survey ({e}): restore it, or make the survey again") from e
+    wrong = [name for name, text in asdict(survey.texts).items() if not isinstance(text, str)]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} in {file} must be texts in quotation marks")
     missing = [image for image in files if not image.exists()]
     if missing or not pairs:
         what = f"{len(missing)} of its images, like {missing[0]}" if missing else "pairs"
         raise FileNotFoundError(f"the survey in {folder} lacks {what}: copy the whole folder, or make the survey again")
     return survey
 
-# %% ../nbs/15_answers.ipynb #e13e9ced
+# %% ../nbs/15_answers.ipynb #2eab56c6
 _TABLES = """
 CREATE TABLE IF NOT EXISTS survey (key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS raters (
-    rater INTEGER PRIMARY KEY,
+    rater INTEGER PRIMARY KEY AUTOINCREMENT,  -- a number is never given twice
     secret TEXT NOT NULL UNIQUE,
     agreed TEXT NOT NULL
 );
@@ -121,7 +125,7 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 """
 
-# %% ../nbs/15_answers.ipynb #ba705fed
+# %% ../nbs/15_answers.ipynb #3af28c5b
 ANSWERS = ("left", "same", "right")
 
 
@@ -150,7 +154,7 @@ def _last_version(db: sqlite3.Connection, rater: int, place: int) -> tuple[str, 
     query = "SELECT answer, version FROM answers WHERE rater = ? AND place = ? ORDER BY version DESC LIMIT 1"
     return db.execute(query, [rater, place]).fetchone()
 
-# %% ../nbs/15_answers.ipynb #772387e3
+# %% ../nbs/15_answers.ipynb #057a3453
 class Answers:
     "The answers to a survey, and who may give them."
 
@@ -200,6 +204,15 @@ class Answers:
             found = db.execute("SELECT rater FROM raters WHERE secret = ?", [_hash(secret)]).fetchone()
         return found and found[0]
 
+    def remove(self, rater: int) -> int:  # how many answers there were
+        "Delete a rater and all answers. Raises `ValueError` if there is no such rater."
+        with self.transaction(write=True) as db:
+            count = db.execute("SELECT COUNT(DISTINCT place) FROM answers WHERE rater = ?", [rater]).fetchone()[0]
+            deleted = [db.execute(f"DELETE FROM {table} WHERE rater = ?", [rater]).rowcount for table in ("answers", "tasks", "raters")]
+        if not deleted[-1]:
+            raise ValueError(f"there is no rater {rater} in {self.survey.database}: the numbers are in the exported table")
+        return count
+
     def task(self, rater: int, place: int) -> Task:
         "What a rater sees at a place of the order."
         with self.transaction() as db:
@@ -217,7 +230,7 @@ class Answers:
             found = _last_version(db, rater, place)
         return found and found[0]
 
-# %% ../nbs/15_answers.ipynb #fca8a8b4
+# %% ../nbs/15_answers.ipynb #8d4da112
 def give(
     answers: Answers,
     rater: int,
@@ -244,7 +257,7 @@ def give(
         db.execute("INSERT INTO answers (rater, place, answer, seconds, answered, version) VALUES (?, ?, ?, ?, ?, ?)", values)
     return True
 
-# %% ../nbs/15_answers.ipynb #5e5a2aae
+# %% ../nbs/15_answers.ipynb #08dbda1d
 def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answered
     "One row per answer: rater, place, pair, label, left, right, answer, chosen, seconds, answered (UTC), corrections."
     if not survey.database.exists():

@@ -15,7 +15,6 @@ import urllib.request
 import zipfile
 from dataclasses import replace
 from http.client import HTTPException
-from importlib import resources
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import NamedTuple
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .classifier import Classifier
+from .data import asset
 from .experiment import PRESETS, preset
 from .files import atomic_write, load_json, run_path
 from .training import load_tensors, load_weights, save_tensors
@@ -76,7 +76,7 @@ def shipped(
     "A file that belongs to a network of the package. Raises `ValueError` for an unknown name."
     if name not in SHIPPED:
         raise ValueError(f"no network {name!r} comes with the package: choose from {', '.join(SHIPPED)}")
-    return Path(str(resources.files("rcg") / "assets" / f"{name}.{ending}"))
+    return asset(f"{name}.{ending}")
 
 
 def card(

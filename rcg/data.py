@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_ELONGATION', 'IMAGE_FILES', 'from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'min_max',
-           'cifar10', 'load_arrays', 'labeled_array', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
+           'cifar10', 'load_arrays', 'labeled_array', 'asset', 'cifar10_samples', 'read_image', 'scaled', 'center_crop',
            'random_crop', 'files_below', 'check_classes', 'ImageFolder', 'unreadable', 'batches']
 
 # %% ../nbs/00_data.ipynb #e1db26b7
@@ -13,14 +13,14 @@ import math
 import os
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -176,9 +176,16 @@ def labeled_array(
     return LabeledImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long(), classes, flip)
 
 
+def asset(
+    name: str,  # of a file
+) -> Path:
+    "A file that comes with the package, also where a folder called rcg, like a clone, lies in the working directory."
+    return Path(find_spec("rcg.data").origin).parent / "assets" / name
+
+
 def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
-    return labeled_array(Path(str(resources.files("rcg") / "assets" / "cifar10-samples.npz")))
+    return labeled_array(asset("cifar10-samples.npz"))
 
 # %% ../nbs/00_data.ipynb #dfc6340a
 MAX_ELONGATION = 50  # long side over short side; scaling a longer image to a square's height would exhaust the memory
@@ -213,7 +220,8 @@ def read_image(
     except FileNotFoundError:
         raise
     except Exception as e:  # Pillow's formats raise errors of many kinds
-        raise OSError(f"{path} cannot be read as an image ({e}): repair or remove it") from e
+        why = "it is no picture that is known here" if isinstance(e, UnidentifiedImageError) else e
+        raise OSError(f"{path} cannot be read as an image ({why}): repair or remove it") from e
 
 # %% ../nbs/00_data.ipynb #34f29e9d
 def scaled(

@@ -257,10 +257,10 @@ def strip_frames(
     "What `strip_view` draws, sample by sample, but yielded step by step, so that it can be stopped. Raises as `guidance_frames`."
     _need_denoiser(lab)
     lab.check(label)
-    y, found = torch.full((1,), label, device=lab.device), {}
-    title = f"class {lab.images.classes[label]}, seed {seed}"
+    y, found = torch.full((1,), label, device=lab.device), {name: [] for name in lab.classifiers}
+    title = f"class {lab.images.classes[label]}, seed {seed}, {steps} {sampler} steps"
     for name, classifier in lab.classifiers.items():
-        film = found[name] = []
+        film = found[name]
         for scale in scales:
             for state in sample_steps(lab.denoiser, lab.diffusion, y, classifier, scale, steps, sampler, [seed]):
                 yield partial(_draw_strip, {k: list(f) for k, f in found.items()}, state.x[0], scales, title)
@@ -345,7 +345,7 @@ class Explorer(widgets.VBox):
         self.work, self.pause, self.keep = work, pause, keep
         self.cache, self.worker, self.drawn = {}, Worker(), 0.0
         self._showing = Lock()  # held while the picture and the line change
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start"))
         self.picture.add_class("rcg-picture")
         self.status = widgets.HTML()
         self.stop = widgets.Button(description="Stop", icon="stop", tooltip="Drop the work that is going on")
@@ -417,11 +417,14 @@ class Explorer(widgets.VBox):
                 raise ValueError("the name must end in .png" if self.picture.value else "there is no picture yet")
             with atomic_write(path) as draft:
                 draft.write_bytes(self.picture.value)
-            self.say(f"saved to {path}")
+            self.say(f"saved to {path.resolve()}")
         except (OSError, ValueError) as e:
             self.say(f"not saved: {e}", wrong=True)
 
 # %% ../nbs/14_explorers.ipynb #fbff5006
+_WIDE = {"width": "32em"}  # of sliders with a thousand values
+
+
 class ImageChoice:
     "An image of the set or an uploaded one."
 
@@ -440,7 +443,7 @@ class ImageChoice:
     def _take(self, uploaded: Tensor | None, problem: str = ""):
         "An uploaded image from now on, or the set's."
         self.uploaded, self.problem = uploaded, problem
-        self.back.disabled = uploaded is None and not problem
+        self.back.disabled = uploaded is None
         self.version.value += 1
 
     def _uploaded(self, change):
@@ -449,7 +452,7 @@ class ImageChoice:
             try:
                 self._take(open_image(bytes(file["content"]), self.lab.images[0][0], file["name"]))
             except OSError as e:
-                self._take(None, str(e))
+                self._take(self.uploaded, f"{e}; the former picture stays")
             self.upload.value = ()
 
     @property
@@ -458,9 +461,10 @@ class ImageChoice:
         return int(self.lab.images.labels[self.index.value])  # without opening it
 
     def __call__(self) -> tuple[tuple, Tensor]:
-        "A key and the image (C, H, W). Raises `ValueError` after an upload that is no picture."
+        "A key and the image (C, H, W). Raises `ValueError`, once, after an upload that is no picture."
         if self.problem:
-            raise ValueError(self.problem)
+            problem, self.problem = self.problem, ""  # said once; then the former picture is there again
+            raise ValueError(problem)
         if self.uploaded is not None:
             return ("upload", self.version.value), self.uploaded
         return ("index", self.index.value), self.lab.images[self.index.value][0]
@@ -475,7 +479,7 @@ def gradient_explorer(lab: Lab) -> Explorer:
     "Image, class and timestep to choose, and `gradient_view` beneath."
     image = ImageChoice(lab)
     label = _class_menu(lab, image.label)
-    t = widgets.IntSlider(100, 0, lab.diffusion.config.steps - 1, description="t")
+    t = widgets.IntSlider(100, 0, lab.diffusion.config.steps - 1, description="t", layout=_WIDE)
     seed = widgets.BoundedIntText(0, 0, 10**6, description="noise seed")
 
     def work():
@@ -493,9 +497,9 @@ def attack_explorer(lab: Lab) -> Explorer:
     other = lambda: (image.label + targeted.value) % len(lab.images.classes)  # than the image's own, if it is to walk there
     norm = widgets.Dropdown(options=["L2", "Linf"], description="norm")
     eps = widgets.FloatSlider(description="ε", tooltip="in the units of images, which go from -1 to 1")
-    t = widgets.IntSlider(0, 0, lab.diffusion.config.steps - 1, description="t")
+    t = widgets.IntSlider(0, 0, lab.diffusion.config.steps - 1, description="t", layout=_WIDE)
     steps = widgets.IntSlider(20, 1, 100, description="steps")
-    targeted = widgets.Checkbox(True, description="towards the class (else away from it)")
+    targeted = widgets.Checkbox(True, description="towards the class (else away from it)", indent=False, layout={"width": "auto"})
     early = widgets.Checkbox(True, description="stop early")
     label = _class_menu(lab, other())
 

@@ -58,12 +58,15 @@ def save_json(path: str | Path, value):
         draft.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
 
 
-def load_json(path: str | Path):
+def load_json(
+    path: str | Path,
+    advice: str = "delete it to compute it again",  # for whoever finds it damaged
+):
     "Read a JSON file. Raises `OSError` that says what to do if it is damaged."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as e:
-        raise OSError(f"{path} is not valid JSON ({e}): delete it to compute it again") from e
+        raise OSError(f"{path} is not valid JSON ({e}): {advice}") from e
 
 # %% ../nbs/04a_files.ipynb #51706129
 def write_table(path: str | Path, rows: list[dict]):
@@ -78,7 +81,7 @@ def read_table(
     path: str | Path,
     numbers: bool = True,  # convert what looks like a number; False leaves texts, for columns of names
 ) -> list[dict]:
-    "The rows of a CSV file. Raises `ValueError` that names a row with another number of cells than the header."
+    "The rows of a CSV file. Raises `ValueError` that names a row with another number of cells than the header, or for no UTF-8."
     def value(text: str):
         for kind in (int, float) * numbers:
             try:
@@ -87,8 +90,13 @@ def read_table(
                 pass
         return text
 
-    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets put a mark at the beginning
-        rows = list(csv.DictReader(file))
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # spreadsheets put a mark at the beginning
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path} is not UTF-8 text ({e}): store it as CSV in UTF-8") from e
+    header = text.partition("\n")[0]
+    delimiter = ";" if ";" in header and "," not in header else ","  # spreadsheets in some languages
+    rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter))
     for k, row in enumerate(rows, 2):
         if None in row or None in row.values():
             raise ValueError(f"line {k} of {path} has more or fewer cells than the header: repair it")

@@ -7,7 +7,7 @@ __all__ = ['THRESHOLDS', 'Opinions', 'opinions_from', 'read_opinions', 'tally', 
            'summary_table', 'Population', 'Preference', 'preference', 'agreement', 'suspicions', 'without', 'Variances',
            'variances', 'power', 'raters_needed', 'preference_figure', 'progress_figure']
 
-# %% ../nbs/17_opinions.ipynb #f5af44f5
+# %% ../nbs/17_opinions.ipynb #b35da185
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .answers import answer_rows, open_survey
 from .files import read_table, run_path
 from .metrics import Interval, centred_interval
 
-# %% ../nbs/17_opinions.ipynb #99f33899
+# %% ../nbs/17_opinions.ipynb #312ad168
 @dataclass(frozen=True, eq=False)
 class Opinions:
     "N answers of raters about pairs."
@@ -52,7 +52,7 @@ def _need_two(opinions: Opinions):
     if min(pairs, raters) < 2:
         raise ValueError(f"{pairs} pairs and {raters} raters say nothing about others: two of each are needed")
 
-# %% ../nbs/17_opinions.ipynb #12c54c57
+# %% ../nbs/17_opinions.ipynb #93836d6e
 def opinions_from(
     rows: list[dict],  # rater, pair, chosen (a method or "same"), and perhaps answer (left, same or right), seconds, answered (ISO 8601)
     methods: tuple[str, str] | None = None,  # the first is the one that a positive net preference prefers; by default in alphabetical order
@@ -60,19 +60,24 @@ def opinions_from(
     "The rows of a table as opinions. Raises `ValueError` that says what does not fit."
     if not rows:
         raise ValueError("there are no answers yet")
+    tidy = lambda text: text.strip() if isinstance(text, str) else text
+    rows = [{str(name).strip().lower(): tidy(value) for name, value in row.items()} for row in rows]
     lacking = {"rater", "pair", "chosen"} - rows[0].keys()
     if lacking:
         raise ValueError(f"the table lacks the columns {', '.join(sorted(lacking))}: it has {', '.join(map(str, rows[0]))}")
     column = lambda name: [str(row[name]) for row in rows]
-    found = sorted(set(column("chosen")) - {"same"})
+    chosen = ["same" if name.lower() == "same" else name for name in column("chosen")]
+    found = sorted(set(chosen) - {"same"})
     methods = methods or tuple(found)
-    if len(methods) != 2 or set(found) - set(methods):
-        raise ValueError(f"`chosen` must be one of two methods or same, but there are {', '.join(found)}: name them as methods=(first, second)")
+    strange = [name for name in found if name not in methods or not name]
+    if len(methods) != 2 or strange:
+        what = f"answer {chosen.index(strange[0]) + 1} says {strange[0]!r}" if strange else f"there are {', '.join(found) or 'none'}"
+        raise ValueError(f"`chosen` must be one of two methods or same, but {what}: correct the table, or name both as methods=(first, second)")
     twice = [key for key, n in Counter(zip(column("rater"), column("pair"))).items() if n > 1]
     if twice:
         raise ValueError(f"rater {twice[0][0]} has more than one answer to pair {twice[0][1]} ({len(twice)} such cases): keep one of each")
     (raters, rater), (pairs, pair) = (np.unique(column(name), return_inverse=True) for name in ("rater", "pair"))
-    choice = np.array([{methods[0]: 1, methods[1]: -1, "same": 0}[c] for c in column("chosen")])
+    choice = np.array([{methods[0]: 1, methods[1]: -1, "same": 0}[c] for c in chosen])
     return Opinions(methods, rater, pair, choice, raters, pairs, **_details(rows))
 
 
@@ -107,7 +112,7 @@ def read_opinions(
         raise FileNotFoundError(f"there is no {path}: pass the folder of a survey, or a table with the columns rater, pair and chosen")
     return opinions_from(read_table(path, numbers=False), methods)  # names like 007 and 1e5 stay as they are
 
-# %% ../nbs/17_opinions.ipynb #65abcbcb
+# %% ../nbs/17_opinions.ipynb #8fe76bae
 def tally(
     opinions: Opinions,
     weights: np.ndarray | None = None,  # (N,) of the answers
@@ -127,7 +132,7 @@ def verdicts(
     needed = threshold * (counts[:, 0] + counts[:, 2]) + 1e-9  # so that rounding does not exceed it
     return (counts[:, 0] > needed).astype(int) - (counts[:, 2] > needed)
 
-# %% ../nbs/17_opinions.ipynb #319b0632
+# %% ../nbs/17_opinions.ipynb #5f9a721d
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)  # Table 2
 
 
@@ -184,7 +189,7 @@ def summary_table(summary: Summary) -> str:  # Markdown
     lines += [f"| **% of answers** | {' | '.join(percent(summary.shares[k]) for k in (first, second, 'same'))} |"]
     return "\n".join([*lines, "", f"Net preference for {first}: {percent(summary.net)} %."])
 
-# %% ../nbs/17_opinions.ipynb #482cba25
+# %% ../nbs/17_opinions.ipynb #f6bd67a2
 @dataclass(frozen=True)
 class Population:
     "Raters and pairs that answers can be drawn from."
@@ -216,7 +221,7 @@ class Population:
         names = [[f"{kind}{k}" for k in range(n)] for kind, n in (("r", raters), ("p", pairs))]
         return Opinions(methods, rater, pair, choice[rater, pair], *names, side=side)
 
-# %% ../nbs/17_opinions.ipynb #12fbcacd
+# %% ../nbs/17_opinions.ipynb #17e48528
 class Preference(NamedTuple):
     "A net preference and how likely it is to be chance, by four ways of counting."
     net: float  # share of the first method minus share of the second
@@ -258,7 +263,7 @@ def preference(
     tail = lambda v, freedom: float(2 * stats.t.sf(abs(x.mean()) / v**0.5, freedom)) if v > 0 else max(flips)
     return Preference(float(x.mean()), variance**0.5, tail(variance, min(clusters) - 1), tail(single, len(x) - 1), *flips)
 
-# %% ../nbs/17_opinions.ipynb #39d4a5ec
+# %% ../nbs/17_opinions.ipynb #4048b8b0
 def agreement(
     counts: np.ndarray,  # (pairs, answers): how many raters of a pair gave an answer, see `tally`
 ) -> float:
@@ -272,7 +277,7 @@ def agreement(
     expected = unequal(counts.sum(0)) / (counts.sum() - 1)
     return float(1 - observed / expected) if expected else float("nan")
 
-# %% ../nbs/17_opinions.ipynb #84ae33b0
+# %% ../nbs/17_opinions.ipynb #49518c84
 def suspicions(
     opinions: Opinions,  # with sides; without times, nobody is too fast
     level: float = 0.001,  # probability under a fair coin
@@ -306,7 +311,7 @@ def without(
     "The answers of the others."
     return opinions.of(~np.isin(opinions.rater, list(raters)))
 
-# %% ../nbs/17_opinions.ipynb #e4b4897a
+# %% ../nbs/17_opinions.ipynb #1d065c53
 class Variances(NamedTuple):
     "Where answers get their variance from."
     pair: float
@@ -367,7 +372,7 @@ def raters_needed(
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
-# %% ../nbs/17_opinions.ipynb #948577b7
+# %% ../nbs/17_opinions.ipynb #a9524fa9
 def preference_figure(opinions: Opinions) -> Figure:
     "The answers to every pair, as shares, from the one where the first method is preferred most to the opposite."
     counts = tally(opinions)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RaterPage', 'page', 'choose_pairs', 'named_classes', 'make_survey', 'serve', 'export', 'main']
 
-# %% ../nbs/16_asking.ipynb #6b494d64
+# %% ../nbs/16_asking.ipynb #ddbb2b69
 import argparse
 import hashlib
 import html
@@ -30,7 +30,7 @@ import traitlets
 from .answers import Answers, Pair, Survey, Texts, answer_rows, give, open_survey, save_survey
 from .files import load_json, run_path, save_json, write_table
 
-# %% ../nbs/16_asking.ipynb #d9beefe5
+# %% ../nbs/16_asking.ipynb #d88d2d5d
 _SENDING = """
 function connection(model, say) {
   let waiting = null;  // what has been sent and not been acknowledged
@@ -54,7 +54,7 @@ function connection(model, say) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #ca764fda
+# %% ../nbs/16_asking.ipynb #47d47834
 _SCREENS = """
 const KEYS = { ArrowLeft: "left", ArrowDown: "same", ArrowRight: "right" };
 const BUTTONS = { left: "\\u2190 Left", same: "\\u2193 Same", right: "Right \\u2192" };
@@ -104,14 +104,14 @@ function personalLink(secret) {
 }
 """
 
-# %% ../nbs/16_asking.ipynb #d465b513
+# %% ../nbs/16_asking.ipynb #fc0adea4
 _RENDER = """
 function render({ model, el }) {
   let answer = () => {};
   const note = make("p", "note");
   note.setAttribute("role", "status");
   const line = connection(model, () => {
-    note.textContent = "There is no connection, and your answer is not stored yet. Trying again; you can also reload the page.";
+    note.textContent = "There is no connection, and your answer is not stored yet. If this stays, please reload the page.";
   });
   const question = async (view) => {
     const images = ["left", "right"].map((side) => picture(model, side));
@@ -140,6 +140,7 @@ function render({ model, el }) {
   };
   const draw = () => {
     const view = model.get("view");
+    document.title = view.title;
     line.acknowledged();
     answer = () => {};
     note.textContent = view.note ?? "";
@@ -163,12 +164,12 @@ function render({ model, el }) {
 export default { render };
 """
 
-# %% ../nbs/16_asking.ipynb #4e4610cb
+# %% ../nbs/16_asking.ipynb #d66d9fda
 _STYLE = """
 .rcg-survey { max-width: 46rem; margin: 0 auto; padding: 0.5rem; font: 1.05rem/1.5 system-ui, sans-serif; color: #222; text-align: center; }
 .rcg-survey h1 { font-size: 1.6rem; }
 .rcg-survey h2 { font-size: 1.5rem; margin: 0.2rem 0 0.8rem; }
-.rcg-survey p { margin: 0.4rem auto; max-width: 38rem; }
+.rcg-survey p { margin: 0.4rem auto; max-width: 38rem; white-space: pre-line; }
 .rcg-survey .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.8rem; }
 .rcg-survey .pair img { width: 100%; max-width: 22rem; max-height: 60vh; aspect-ratio: 1; margin: 0 auto; object-fit: contain; }
 .rcg-survey .pair img.small { image-rendering: pixelated; }
@@ -184,7 +185,7 @@ _STYLE = """
 .rcg-survey .link { font-size: 0.8rem; color: #666; margin-top: 1rem; overflow-wrap: anywhere; }
 """
 
-# %% ../nbs/16_asking.ipynb #0e9d7c76
+# %% ../nbs/16_asking.ipynb #17e616e0
 class RaterPage(anywidget.AnyWidget):
     "What one visitor sees."
 
@@ -249,10 +250,11 @@ class RaterPage(anywidget.AnyWidget):
             view |= {"screen": "question", "question": texts.question, "label": self._answers.survey.pairs[task.pair].label}
             view |= {"number": place, "total": total, "back": self._place is None and place > 1}
             view |= {"given": self._answers.given(self._rater, place), "secret": self._secret}
+            view["note"] = note or ("This is your last answer: keep it or change it." if view["given"] else "")
         with self.hold_sync():  # one message: no moment with the images of one pair and the words of another
             self.view, self.left, self.right = view, left, right
 
-# %% ../nbs/16_asking.ipynb #2cf97b5a
+# %% ../nbs/16_asking.ipynb #d63786e9
 def page(
     folder: str | Path | None = None,  # of the survey; by default $RCG_SURVEY or runs/survey
 ) -> widgets.DOMWidget:
@@ -267,7 +269,7 @@ def page(
         print(e, file=sys.__stderr__, flush=True)  # for the log of the server; our folders do not concern raters
         return widgets.HTML("This survey is not available at the moment.")
 
-# %% ../nbs/16_asking.ipynb #b09e59a7
+# %% ../nbs/16_asking.ipynb #1c8c5bb2
 def _read_samples(
     source,  # a folder with a subfolder per class, a run directory of sampling, an .npz file, or (images in [-1, 1], labels)
 ) -> tuple[dict[str, object], dict[str, str]]:  # by name: a picture (H, W, 3) uint8 or its file; and the class
@@ -293,7 +295,7 @@ def _read_samples(
         images, labels = found.images.permute(0, 2, 3, 1).numpy(), found.labels.tolist()
     return {str(i): image for i, image in enumerate(images)}, {str(i): str(label) for i, label in enumerate(labels)}
 
-# %% ../nbs/16_asking.ipynb #dffc4750
+# %% ../nbs/16_asking.ipynb #474e0bfa
 def _same_sampling(sources: dict[str, object]):
     "Raise `ValueError` if two runs of sampling differ in more than the classifier and its scale."
     from rcg.experiment import differences
@@ -312,7 +314,7 @@ def _in_brief(source) -> str:
         return str(source)
     return hashlib.sha256(b"".join(picture.tobytes() for picture in _read_samples(source)[0].values())).hexdigest()[:16]
 
-# %% ../nbs/16_asking.ipynb #f64e6e7f
+# %% ../nbs/16_asking.ipynb #cae06b5b
 def choose_pairs(
     classes: dict[str, str],  # class by name of the pair
     count: int,
@@ -333,7 +335,7 @@ def choose_pairs(
         chosen += [members[label].pop() for label in left[: count - len(chosen)]]
     return chosen
 
-# %% ../nbs/16_asking.ipynb #32c358e1
+# %% ../nbs/16_asking.ipynb #d3de0a65
 def named_classes(
     names: Sequence[str] | str | Path | None,  # by label; or a file with one per line; or "imagenet"; None if folders have them
 ) -> list[str] | None:
@@ -351,10 +353,10 @@ def _in_words(label: str, names: list[str] | None) -> str:
     if names is None:
         return label
     if not label.isdigit() or int(label) >= len(names):
-        raise ValueError(f"there is no name for the class {label!r} among {len(names)}: give one per class, in order")
+        raise ValueError(f"there is no name for the class {label!r} among {len(names)}: give one per class, in order, if classes are numbers")
     return names[int(label)]
 
-# %% ../nbs/16_asking.ipynb #b7dae8cc
+# %% ../nbs/16_asking.ipynb #ef521d06
 def _png(sample) -> tuple[bytes, tuple[int, int]]:
     "A picture as a PNG file of its pixels and nothing else, and its size."
     from PIL import Image
@@ -376,7 +378,7 @@ def _write_pair(folder: Path, samples: dict[str, object], origin: str, label: st
         (folder / "images" / file).write_bytes(found[method][0])
     return Pair(label, origin, {method: files[method] for method in samples})
 
-# %% ../nbs/16_asking.ipynb #0bb79fc1
+# %% ../nbs/16_asking.ipynb #9d409014
 def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dict]]:
     "The classes of the samples that both methods have, by name, and the pictures of each method."
     _same_sampling(samples)
@@ -385,13 +387,14 @@ def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dic
     common = {name: label for name, label in classes.items() if name in others}
     differ = [name for name, label in common.items() if others[name] != label]
     if not common or differ:
-        what = f"the classes of sample {differ[0]} differ" if differ else "no sample of one has the same class and seed as one of the other"
+        names = " and ".join(repr(next(iter(found), "none")) for found in (classes, others))
+        what = f"the classes of sample {differ[0]} differ" if differ else f"no name of one is a name of the other (they begin with {names})"
         raise ValueError(f"the samples of {' and '.join(samples)} are no pairs: {what}")
     if alone := len(classes.keys() ^ others.keys()):
         warnings.warn(f"{alone} samples of {' and '.join(samples)} have no partner and are left out", stacklevel=3)
     return common, {method: pictures for method, (pictures, _) in read.items()}
 
-# %% ../nbs/16_asking.ipynb #ae50ef7b
+# %% ../nbs/16_asking.ipynb #f3dc4c89
 def make_survey(
     folder: str | Path,  # to make; relative to the repository
     samples: dict[str, object],  # two methods' samples by name: what `_read_samples` takes
@@ -404,11 +407,13 @@ def make_survey(
     from rcg.experiment import differences
 
     folder, words = run_path(folder), named_classes(names)
-    if len(samples) != 2 or "same" in samples:
-        raise ValueError(f"a survey compares two methods, not called 'same', but these are {', '.join(samples) or 'none'}")
+    if len(samples) != 2 or {"same", ""} & samples.keys():
+        raise ValueError(f"a survey compares two methods with names other than 'same', but these are {', '.join(samples) or 'none'}")
     made_from = {"samples": {method: _in_brief(source) for method, source in samples.items()}, "pairs": pairs, "seed": seed}
     made_from["names"] = str(names) if isinstance(names, Path) else names if names is None or isinstance(names, str) else list(names)
     if folder.exists():
+        if not (folder / "survey.json").exists():
+            raise ValueError(f"{folder} exists and holds no survey: choose another folder")
         survey = open_survey(folder)
         if changed := differences(survey.made_from, made_from):
             raise ValueError(f"{folder} holds a survey that was made otherwise ({'; '.join(changed)}): choose another folder")
@@ -429,7 +434,7 @@ def make_survey(
         shutil.rmtree(draft, ignore_errors=True)
     return open_survey(folder)
 
-# %% ../nbs/16_asking.ipynb #b4cd94b8
+# %% ../nbs/16_asking.ipynb #49a369cd
 def _settings(host: str, port: int, base_url: str) -> dict:
     "Voilà's configuration."
     ours = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:; connect-src 'self' blob: data:; frame-ancestors 'self'"
@@ -453,12 +458,14 @@ def serve(
         raise ImportError('the page is served by Voilà: pip install -e ".[survey]"')
     survey, base_url = open_survey(folder), "/" + base_url.strip("/") + "/" * bool(base_url.strip("/"))
     Answers(survey)
+    if not 0 < port < 65536:
+        raise ValueError(f"port is {port}: choose one from 1 to 65535")
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             trial.bind((host, port))
         except OSError as e:
-            raise OSError(f"port {port} of {host} cannot be used ({e}): stop what uses it, or choose another with --port") from e
+            raise OSError(f"{host}:{port} cannot be used ({e}): give an address of this machine with --host, or choose another with --port") from e
     place = survey.folder / "page"
     cell = dict(cell_type="code", id="page", execution_count=None, metadata={}, outputs=[], source="import rcg.survey\n\nrcg.survey.page()")
     kernel = dict(display_name="python3", language="python", name="python3")
@@ -470,12 +477,14 @@ def serve(
     os.chdir(place)
     os.execv(sys.executable, [sys.executable, "-m", "voila", "survey.ipynb"])
 
-# %% ../nbs/16_asking.ipynb #ba86cd5c
+# %% ../nbs/16_asking.ipynb #a352a482
 def export(
     folder: str | Path,  # of the survey
     path: str | Path,  # .csv
 ) -> int:
-    "Write the answers as a table; returns their number. Raises `ValueError` if there are none."
+    "Write the answers as a table; returns their number. Raises `ValueError` if there are none, or for another ending."
+    if Path(path).suffix.lower() != ".csv":
+        raise ValueError(f"{path} must end in .csv")
     rows = answer_rows(open_survey(folder))
     if not rows:
         raise ValueError(f"nobody has answered the survey in {run_path(folder)} yet")
@@ -498,6 +507,9 @@ def main(arguments: list[str] | None = None):
     start.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine only: %(default)s)")
     start.add_argument("--port", type=int, default=8866)
     start.add_argument("--base-url", default="/", help="path of the page, like /survey/")
+    remove = commands.add_parser("remove", help="delete a rater and all answers")
+    remove.add_argument("folder")
+    remove.add_argument("rater", type=int, help="number, as in the exported table")
     out = commands.add_parser("export", help="write the answers to a CSV file")
     out.add_argument("folder")
     out.add_argument("file")
@@ -508,14 +520,17 @@ def main(arguments: list[str] | None = None):
             if any(len(name) < 2 for name in named) or named[0][0] == named[1][0]:
                 raise ValueError(f"samples are given as two different name=path, not {' '.join(args.samples)}")
             survey = make_survey(args.folder, dict(named), args.pairs, args.names, args.seed)
-            print(f"{len(survey.pairs)} pairs in {survey.folder}; what raters read is in survey.json\nnext: python -m rcg.survey serve {args.folder}")
+            words = ", ".join(dict.fromkeys(pair.label for pair in survey.pairs[:3]))
+            print(f"{len(survey.pairs)} pairs in {survey.folder}, described as {words}, …; what raters read is in survey.json\nnext: python -m rcg.survey serve {args.folder}")
         elif args.command == "serve":
             serve(args.folder, args.host, args.port, args.base_url)
+        elif args.command == "remove":
+            print(f"rater {args.rater} is deleted, with {Answers(open_survey(args.folder)).remove(args.rater)} answers")
         else:
             print(f"{export(args.folder, args.file)} answers in {run_path(args.file)}")
     except (OSError, ValueError, ImportError) as e:
         sys.exit(f"error: {e}")
 
-# %% ../nbs/16_asking.ipynb #b5a90948
+# %% ../nbs/16_asking.ipynb #4d80ebdc
 if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
     main()

@@ -133,7 +133,7 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
     page.keyboard.press("Home")  # 5 steps
     guidance.wait_for(r"\d s$")
     guidance.box.get_by_role("button", name="Save").click()
-    guidance.wait_for("saved to guidance.png")
+    guidance.wait_for(r"saved to .*guidance\.png")
     assert Image.open(folder / "guidance.png").size[0] == 900
     page.screenshot(path=tmp_path / "strip.png")
 

@@ -1,7 +1,11 @@
 "The networks that come with the package, as an installed package finds them."
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 
 from rcg.attack import Attack
 from rcg.checkpoints import SHIPPED, card, load_classifier, load_unet, shipped
@@ -65,3 +69,10 @@ def test_bf16_file_is_float32_in_memory():
     x, t = torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)
     assert classifier(x, t).dtype == torch.float32 and all(p.dtype == torch.float32 for p in classifier.parameters())
     assert {v.dtype for v in load_tensors(shipped("cifar10-robust"))[0].values()} == {torch.bfloat16}
+
+
+def test_networks_load_from_the_folder_that_holds_the_clone(tmp_path):
+    (tmp_path / "rcg").symlink_to(ROOT)
+    code = "from rcg.explore import open_lab; from rcg.data import cifar10_samples; open_lab(); print(len(cifar10_samples()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "50\n", done.stderr

@@ -11,9 +11,12 @@ import urllib.error
 import urllib.request
 from collections import Counter
 
+import nbformat
+import papermill
 import psutil
 import pytest
 import torch
+from conftest import ROOT
 
 from rcg.answers import Answers, answer_rows, open_survey
 from rcg.survey import make_survey
@@ -271,6 +274,15 @@ def test_many_processes_at_once_and_some_killed(survey):
     rows = Counter((row["rater"], row["place"]) for row in answer_rows(open_survey(many.folder)))
     assert set(rows.values()) == {1} and receipts <= rows.keys()
     assert len(rows) <= len(receipts) + 2, "the killed ones may each have stored one that they had no time to acknowledge"
+
+
+@pytest.mark.parametrize("raters", [0, 1, 3])
+def test_results_of_few_raters(tmp_path, raters):
+    out, values = tmp_path / "out.ipynb", dict(folder=str(tmp_path / "survey"), pairs=4, rehearse=raters)
+    papermill.execute_notebook(ROOT / "nbs/opinion_survey.ipynb", out, values, cwd=ROOT / "nbs", progress_bar=False)
+    shown = json.dumps(nbformat.read(out, as_version=4))
+    assert ("nobody has answered yet: python" in shown) == (raters == 0)
+    assert ("Krippendorff" in shown) and ("| all SIMULATED raters |" in shown) == (raters == 3)
 
 
 def _noise(seed: int):
