@@ -34,7 +34,7 @@ def test_oracle(tmp_path):
 
 
 def test_gradient_score(tmp_path):
-    small = dict(budgets=[0.0, 1.0], lengths=[2, 4], seeds=[0, 1], scales=[1.0], images=20)
+    small = dict(budgets=[0.0, 1.0], lengths=[2, 4], seeds=[0, 1], scales=[1.0], images=20, scored=30)
     shown = execute("gradient_score", tmp_path, results=str(tmp_path / "results"), **small)
     rows = read_table(tmp_path / "results/1-4-1.csv")
     assert [row["t"] for row in rows] == [0, 100, 200, 300, 400] and all(-1 <= row["alignment"] <= 1 for row in rows)
