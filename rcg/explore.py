@@ -469,7 +469,7 @@ class ImageChoice:
             return ("upload", self.version.value), self.uploaded
         return ("index", self.index.value), self.lab.images[self.index.value][0]
 
-
+# %% ../nbs/14_explorers.ipynb #2b980467
 def _class_menu(lab: Lab, value: int, description: str = "class") -> widgets.Dropdown:
     names = lab.images.classes
     return widgets.Dropdown(options=[(name, k) for k, name in enumerate(names)], value=value, description=description)
@@ -490,7 +490,7 @@ def gradient_explorer(lab: Lab) -> Explorer:
     image.index.observe(lambda _: setattr(label, "value", image.label), "value")
     return Explorer([label, t, seed, *image.controls], work, "gradient")
 
-
+# %% ../nbs/14_explorers.ipynb #423447c8
 def attack_explorer(lab: Lab) -> Explorer:
     "Image, class and attack to choose, and `attack_view` beneath."
     image, side = ImageChoice(lab), lab.images[0][0].numel() ** 0.5
@@ -522,7 +522,7 @@ def attack_explorer(lab: Lab) -> Explorer:
         control.observe(lambda _: setattr(label, "value", other()), "value")
     return Explorer([label, norm, eps, steps, t, targeted, early, *image.controls], work, "attack")
 
-
+# %% ../nbs/14_explorers.ipynb #104e3726
 def guidance_explorer(lab: Lab) -> Explorer:
     "Class, seed, scale and steps to choose, and `guidance_view` or `strip_view` beneath. Raises `ValueError` without a denoiser."
     _need_denoiser(lab)
