@@ -233,7 +233,7 @@ def guidance_view(lab: Lab, label: int, seed: int = 0, scale: float = 1.0, steps
     "The same seed without and with every classifier's guidance; arguments as for `guidance_frames`."
     return _last(guidance_frames(lab, label, seed, scale, steps, sampler))
 
-
+# %% ../nbs/14_explorers.ipynb #180d99c7
 def _draw_strip(found: dict[str, list[Tensor]], like: Tensor, scales: Sequence[float], title: str) -> Figure:
     blank = torch.ones_like(like)
     shown = [film[k] if k < len(film) else blank for film in found.values() for k in range(len(scales))]

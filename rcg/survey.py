@@ -222,7 +222,9 @@ class RaterPage(anywidget.AnyWidget):
 
     def _act(self, message: dict):
         kind = message.get("kind")
-        if kind == "agree" and self._rater is None:
+        if self._rater is not None and self._answers.rater(self._secret) is None:  # deleted meanwhile
+            self._rater = self._place = None
+        elif kind == "agree" and self._rater is None:
             self._secret = self._answers.join()
             self._rater = self._answers.rater(self._secret)
         elif kind == "answer" and self._rater is not None:
