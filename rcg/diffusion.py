@@ -40,7 +40,9 @@ def evenly_spaced(
 ) -> np.ndarray:  # (count,) int64, rising
     "`count` of `steps` timesteps from 0 to T-1, evenly spread and rounded (ADM's section rule)."
     if not 2 <= count <= steps:
-        raise ValueError(f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}")
+        raise ValueError(
+            f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}"
+        )
     # adding up the stride, as ADM does, rounds differently from multiples of it where they end in a half
     positions = np.cumsum([0.0] + [(steps - 1) / (count - 1)] * (count - 1))
     return positions.round().astype(np.int64)
@@ -54,8 +56,12 @@ def evenly_strided(
     for stride in range(1, steps):
         if len(range(0, steps, stride)) == count:
             return np.arange(0, steps, stride)
-    counts = sorted({len(range(0, steps, k)) for k in range(1, steps)}, key=lambda n: abs(n - count))[:3]
-    raise ValueError(f"no integer stride keeps {count} of {steps} timesteps; the nearest that work: {sorted(counts)}")
+    counts = sorted(
+        {len(range(0, steps, k)) for k in range(1, steps)}, key=lambda n: abs(n - count)
+    )[:3]
+    raise ValueError(
+        f"no integer stride keeps {count} of {steps} timesteps; the nearest that work: {sorted(counts)}"
+    )
 
 
 RESPACING = {"ddpm": evenly_spaced, "ddim": evenly_strided}
@@ -64,17 +70,26 @@ RESPACING = {"ddpm": evenly_spaced, "ddim": evenly_strided}
 @dataclass(frozen=True)
 class DiffusionConfig:
     "A forward process and what is assumed of the variance of its reverse."
+
     steps: int = 1000  # T
     schedule: str = "linear"  # a key of `SCHEDULES`
-    variance: str = "learned"  # "learned", or fixed: "small" (the posterior's) or "large" (beta)
+    variance: str = (
+        "learned"  # "learned", or fixed: "small" (the posterior's) or "large" (beta)
+    )
 
     def __post_init__(self):
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"unknown schedule {self.schedule!r}: choose from {', '.join(SCHEDULES)}")
+            raise ValueError(
+                f"unknown schedule {self.schedule!r}: choose from {', '.join(SCHEDULES)}"
+            )
         if self.variance not in ("learned", "small", "large"):
-            raise ValueError(f"unknown variance {self.variance!r}: choose learned, small or large")
+            raise ValueError(
+                f"unknown variance {self.variance!r}: choose learned, small or large"
+            )
         if SCHEDULES[self.schedule](self.steps).max() >= 1:
-            raise ValueError(f"{self.steps} steps are too few for the {self.schedule} schedule: it would add infinite noise")
+            raise ValueError(
+                f"{self.steps} steps are too few for the {self.schedule} schedule: it would add infinite noise"
+            )
 
 
 def _coefficients(
@@ -106,16 +121,27 @@ class Forward:
     def __init__(
         self,
         config: DiffusionConfig = DiffusionConfig(),  # schedule and variance
-        timesteps: np.ndarray | None = None,  # original indices to visit, rising; by default all
+        timesteps: np.ndarray
+        | None = None,  # original indices to visit, rising; by default all
     ):
         self.config = config
-        self.alphas_cumprod = np.cumprod(1 - SCHEDULES[config.schedule](config.steps))  # (T,) float64
-        self.timesteps = np.arange(config.steps) if timesteps is None else np.asarray(timesteps)
+        self.alphas_cumprod = np.cumprod(
+            1 - SCHEDULES[config.schedule](config.steps)
+        )  # (T,) float64
+        self.timesteps = (
+            np.arange(config.steps) if timesteps is None else np.asarray(timesteps)
+        )
         tables = _coefficients(self.alphas_cumprod, self.timesteps)
-        self._tables = {"cpu": {k: torch.tensor(v, dtype=torch.float32) for k, v in tables.items()}}
+        self._tables = {
+            "cpu": {k: torch.tensor(v, dtype=torch.float32) for k, v in tables.items()}
+        }
 
     def __repr__(self) -> str:
-        visited = f", {len(self.timesteps)} visited" if len(self.timesteps) < self.config.steps else ""
+        visited = (
+            f", {len(self.timesteps)} visited"
+            if len(self.timesteps) < self.config.steps
+            else ""
+        )
         return f"{type(self).__name__}({self.config}{visited})"
 
     def respaced(
@@ -134,7 +160,9 @@ class Forward:
         "One coefficient for each sample, ready to multiply images."
         device = str(t.device)
         if device not in self._tables:
-            self._tables[device] = {k: v.to(t.device) for k, v in self._tables["cpu"].items()}
+            self._tables[device] = {
+                k: v.to(t.device) for k, v in self._tables["cpu"].items()
+            }
         return self._tables[device][name][t].view(-1, 1, 1, 1)
 
     def q_sample(
@@ -157,11 +185,14 @@ def noise_like(
     seed: int = 0,
 ) -> Tensor:  # float32, of the shape and on the device of x
     "Standard normal noise of a seed."
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(tuple(x.shape), dtype=np.float32)).to(x.device)
+    return torch.from_numpy(
+        np.random.default_rng(seed).standard_normal(tuple(x.shape), dtype=np.float32)
+    ).to(x.device)
 
 # %% ../nbs/01_diffusion.ipynb #c1923b84
 class Prediction(NamedTuple):
     "What a denoiser says of the step from x_t; every field (N, C, H, W)."
+
     mean: Tensor  # of p(x_t' | x_t), Eq. 4
     log_variance: Tensor  # of the same
     x0: Tensor  # the clean image it expects, clipped if that was asked for
@@ -196,8 +227,14 @@ class Diffusion(Forward):
         x0 = self.x0_from_noise(x_t, t, noise)
         x0 = x0.clamp(-1, 1) if clip else x0
         small, large = self.at("log_small", t), self.at("log_large", t)
-        share = (v[0] + 1) / 2 if v else torch.full_like(x_t, float(self.config.variance == "large"))
-        return Prediction(self.posterior_mean(x0, x_t, t), share * large + (1 - share) * small, x0)
+        share = (
+            (v[0] + 1) / 2
+            if v
+            else torch.full_like(x_t, float(self.config.variance == "large"))
+        )
+        return Prediction(
+            self.posterior_mean(x0, x_t, t), share * large + (1 - share) * small, x0
+        )
 
     def ddpm_step(self, p: Prediction, t: Tensor, noise: Tensor) -> Tensor:
         "A draw from p(x_t' | x_t) by means of standard normal `noise`; its mean at the last step."
@@ -205,7 +242,9 @@ class Diffusion(Forward):
 
     def ddim_step(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "The deterministic step (DDIM, eta 0) towards the expected x_0."
-        return self.at("signal_next", t) * x0 + self.at("noise_next", t) * self.noise_from_x0(x_t, t, x0)
+        return self.at("signal_next", t) * x0 + self.at(
+            "noise_next", t
+        ) * self.noise_from_x0(x_t, t, x0)
 
 # %% ../nbs/01_diffusion.ipynb #31105018
 def _normal_cdf(x: Tensor) -> Tensor:
@@ -222,18 +261,25 @@ def pixel_log_likelihood(
     scale = (-0.5 * log_variance).exp()
     above = _normal_cdf((x0 - mean + 1 / 255) * scale)
     below = _normal_cdf((x0 - mean - 1 / 255) * scale)
-    p = torch.where(x0 < -0.999, above, torch.where(x0 > 0.999, 1 - below, above - below))
+    p = torch.where(
+        x0 < -0.999, above, torch.where(x0 > 0.999, 1 - below, above - below)
+    )
     return p.clamp(min=1e-12).log()
 
 
-def gaussian_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
+def gaussian_kl(
+    mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor
+) -> Tensor:
     "KL divergence from one diagonal Gaussian to another, element by element, in nats."
     ratio = log_variance1 - log_variance2
-    return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 * (-log_variance2).exp())
+    return 0.5 * (
+        ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 * (-log_variance2).exp()
+    )
 
 # %% ../nbs/01_diffusion.ipynb #c1abb24e
 class Loss(NamedTuple):
     "Terms of the denoiser's loss; every field (N,)."
+
     mse: Tensor  # mean squared error of the predicted noise
     vb: Tensor  # variational-bound term in bits per dimension, times T/1000; zero for a fixed variance
     total: Tensor  # their sum
@@ -256,7 +302,12 @@ def denoising_loss(
     if diffusion.config.variance != "learned":
         return Loss(mse, torch.zeros_like(mse), mse)
     p = diffusion.p(torch.cat([guess.detach(), *v], 1), x_t, t, clip=False)
-    kl = gaussian_kl(diffusion.posterior_mean(x0, x_t, t), diffusion.at("log_small", t), p.mean, p.log_variance)
+    kl = gaussian_kl(
+        diffusion.posterior_mean(x0, x_t, t),
+        diffusion.at("log_small", t),
+        p.mean,
+        p.log_variance,
+    )
     first = (t == 0).view(-1, 1, 1, 1)
     nats = torch.where(first, -pixel_log_likelihood(x0, p.mean, p.log_variance), kl)
     vb = nats.flatten(1).mean(1) / np.log(2) * diffusion.config.steps / 1000

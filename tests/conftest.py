@@ -40,13 +40,24 @@ def seeded():
 @pytest.fixture(scope="session")
 def browser():
     "A headless Chromium or Chrome of this machine, driven by Playwright."
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install playwright"
+    )
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         pytest.skip("needs a browser: install chromium or Google Chrome")
-    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet = [
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with playwright.sync_playwright() as p:
-        running = p.chromium.launch(executable_path=program, args=quiet + ["--no-sandbox"] * (os.getuid() == 0))
+        running = p.chromium.launch(
+            executable_path=program, args=quiet + ["--no-sandbox"] * (os.getuid() == 0)
+        )
         yield running
         running.close()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from rcg.checkpoints import download
+from rcg.running.downloads import download
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 
@@ -47,7 +47,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     server = Server(("127.0.0.1", 0), Handler)
-    server.content, server.limit, server.ranges, server.requests = CONTENT, len(CONTENT), True, []
+    server.content, server.limit, server.ranges, server.requests = (
+        CONTENT,
+        len(CONTENT),
+        True,
+        [],
+    )
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -59,8 +64,13 @@ def test_once_is_enough(server, tmp_path):
     for _ in range(2):
         path = download(server.url, tmp_path / "sub" / "weights.pt", quiet=True)
     assert path.read_bytes() == CONTENT and server.requests == [None]
-    assert {p.name for p in path.parent.iterdir()} == {"weights.pt", "weights.pt.sha256"}
-    assert (path.parent / "weights.pt.sha256").read_text().strip() == hashlib.sha256(CONTENT).hexdigest()
+    assert {p.name for p in path.parent.iterdir()} == {
+        "weights.pt",
+        "weights.pt.sha256",
+    }
+    assert (path.parent / "weights.pt.sha256").read_text().strip() == hashlib.sha256(
+        CONTENT
+    ).hexdigest()
 
 
 def test_broken_connections_are_resumed(server, tmp_path):
@@ -72,14 +82,20 @@ def test_broken_connections_are_resumed(server, tmp_path):
 
 def test_giving_up_keeps_what_there_is(server, tmp_path):
     server.limit = 1_000_000
-    with pytest.raises(RuntimeError, match="broke off after 1000000 of 5120000 bytes.*Run this again to go on"):
+    with pytest.raises(
+        RuntimeError,
+        match="broke off after 1000000 of 5120000 bytes.*Run this again to go on",
+    ):
         download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
     server.limit = 0
     with pytest.raises(RuntimeError, match="1000000 bytes are kept"):
         download(server.url, tmp_path / "weights.pt", tries=2, quiet=True)
     assert not (tmp_path / "weights.pt").exists() and len(server.requests) == 3
     server.limit = len(CONTENT)
-    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+    assert (
+        download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes()
+        == CONTENT
+    )
     assert server.requests[-1] == "bytes=1000000-"
 
 
@@ -87,7 +103,10 @@ def test_killed_between_the_last_byte_and_the_name(server, tmp_path):
     download(server.url, tmp_path / "weights.pt", quiet=True)
     (tmp_path / "weights.pt").rename(tmp_path / "weights.pt.part")
     (tmp_path / "weights.pt.tag").write_text(server.tag)
-    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+    assert (
+        download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes()
+        == CONTENT
+    )
     assert server.requests == [None, "bytes=5120000-", None]
 
 
@@ -104,7 +123,10 @@ def test_a_file_that_changes_half_way_is_not_mixed(server, tmp_path):
     with pytest.raises(RuntimeError):
         download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
     server.content, server.limit = CONTENT[::-1], len(CONTENT)
-    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT[::-1]
+    assert (
+        download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes()
+        == CONTENT[::-1]
+    )
 
 
 def test_a_server_without_ranges(server, tmp_path):
@@ -112,7 +134,10 @@ def test_a_server_without_ranges(server, tmp_path):
     with pytest.raises(RuntimeError):
         download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
     server.limit = len(CONTENT)
-    assert download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes() == CONTENT
+    assert (
+        download(server.url, tmp_path / "weights.pt", quiet=True).read_bytes()
+        == CONTENT
+    )
 
 
 def test_another_file_than_the_first_time_is_refused(server, tmp_path):
@@ -126,5 +151,9 @@ def test_another_file_than_the_first_time_is_refused(server, tmp_path):
 
 def test_missing_on_the_server(server, tmp_path):
     with pytest.raises(RuntimeError, match="404.*put it at"):
-        download(server.url.replace("weights", "nothing"), tmp_path / "nothing.pt", quiet=True)
+        download(
+            server.url.replace("weights", "nothing"),
+            tmp_path / "nothing.pt",
+            quiet=True,
+        )
     assert len(server.requests) == 1  # no use in asking again

@@ -34,11 +34,27 @@ def jupyter(tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    places = dict(JUPYTERLAB_SETTINGS_DIR=tmp_path / "settings", JUPYTER_CONFIG_DIR=tmp_path / "config", IPYTHONDIR=tmp_path / "ipython")
-    options = [f"--port={port}", "--ip=127.0.0.1", "--no-browser", "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}"]
+    places = dict(
+        JUPYTERLAB_SETTINGS_DIR=tmp_path / "settings",
+        JUPYTER_CONFIG_DIR=tmp_path / "config",
+        IPYTHONDIR=tmp_path / "ipython",
+    )
+    options = [
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--no-browser",
+        "--allow-root",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}",
+    ]
     log = open(tmp_path / "server.log", "w")
     environment = os.environ | {k: str(v) for k, v in places.items()}
-    server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options], stdout=log, stderr=log, env=environment)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options],
+        stdout=log,
+        stderr=log,
+        env=environment,
+    )
     address = f"http://127.0.0.1:{port}"
     while server.poll() is None:
         try:
@@ -75,7 +91,9 @@ class ExplorerOnPage:
     def wait_for(self, pattern: str):
         "Wait until the status line matches."
         script = "([e, pattern]) => new RegExp(pattern).test(e.textContent)"
-        self.page.wait_for_function(script, arg=[self.status.element_handle(), pattern], timeout=5 * MINUTES)
+        self.page.wait_for_function(
+            script, arg=[self.status.element_handle(), pattern], timeout=5 * MINUTES
+        )
 
     def upload(self, path: Path):
         "Choose a file with the button."
@@ -85,7 +103,9 @@ class ExplorerOnPage:
 
     def slider(self, name: str):
         "The handle of a slider."
-        return self.box.locator(".widget-slider", has=self.page.locator(f"label:text-is(\"{name}\")")).locator(".noUi-handle")
+        return self.box.locator(
+            ".widget-slider", has=self.page.locator(f'label:text-is("{name}")')
+        ).locator(".noUi-handle")
 
 
 def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
@@ -96,7 +116,9 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=5 * MINUTES)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.locator("[data-command='runmenu:run-all']").click()
-    page.wait_for_function("document.querySelectorAll('img.rcg-picture').length == 3", timeout=5 * MINUTES)
+    page.wait_for_function(
+        "document.querySelectorAll('img.rcg-picture').length == 3", timeout=5 * MINUTES
+    )
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=5 * MINUTES)
     gradient, attack, guidance = (ExplorerOnPage(page, k) for k in range(3))
 
@@ -137,7 +159,11 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
     assert Image.open(folder / "guidance.png").size[0] == 900
     page.screenshot(path=tmp_path / "strip.png")
 
-    errors = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']")
+    errors = page.locator(
+        "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+    )
     assert errors.all_inner_texts() == []
-    assert page.locator(".jp-OutputArea-output img:not(.rcg-picture)").count() >= 3  # the still pictures
+    assert (
+        page.locator(".jp-OutputArea-output img:not(.rcg-picture)").count() >= 3
+    )  # the still pictures
     page.close()

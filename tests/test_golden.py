@@ -42,7 +42,9 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, atol: float = 1e-5):
 # ---- networks
 
 
-@pytest.mark.parametrize("name, config", [("adm_unet_tiny", ADM_UNET), ("iddpm_unet_tiny", IDDPM_UNET)])
+@pytest.mark.parametrize(
+    "name, config", [("adm_unet_tiny", ADM_UNET), ("iddpm_unet_tiny", IDDPM_UNET)]
+)
 @torch.no_grad()
 def test_unet_output(golden, name, config):
     weights, d = golden(name)
@@ -65,7 +67,7 @@ def test_classifier_output(golden, classifier):
     ],
 )
 def test_full_size_layouts(manifests, name, preset_name, part):
-    from rcg.experiment import preset
+    from rcg.running.presets import preset
 
     p = preset(preset_name)
     with torch.device("meta"):
@@ -79,7 +81,12 @@ def test_full_size_layouts(manifests, name, preset_name, part):
 def test_schedule_and_forward_process(golden):
     d = golden("diffusion_tiny")[1]
     diffusion = Diffusion()
-    torch.testing.assert_close(torch.from_numpy(diffusion.alphas_cumprod), d["alphas_cumprod"], atol=1e-15, rtol=1e-13)
+    torch.testing.assert_close(
+        torch.from_numpy(diffusion.alphas_cumprod),
+        d["alphas_cumprod"],
+        atol=1e-15,
+        rtol=1e-13,
+    )
     close(diffusion.q_sample(d["x0"], d["t"], d["noise"]), d["q_sample"])
 
 
@@ -118,7 +125,10 @@ def test_respaced_means(golden, unet, classifier):
 @pytest.mark.parametrize("guided", [False, True])
 def test_ddim_trajectory(golden, unet, classifier, guided):
     d = golden("diffusion_tiny")[1]
-    assert Diffusion().respaced(25, "ddim").timesteps.tolist() == d["ddim25_timesteps"].tolist()
+    assert (
+        Diffusion().respaced(25, "ddim").timesteps.tolist()
+        == d["ddim25_timesteps"].tolist()
+    )
     images = sample(
         unet,
         Diffusion(),
@@ -150,7 +160,13 @@ def test_ddim_trajectory(golden, unet, classifier, guided):
 )
 def test_pgd(golden, classifier, name, threat, steps, step_size):
     d = golden("pgd_tiny")[1]
-    close(pgd(classifier, d["x"], d["t"], d["y"], threat, steps=steps, step_size=step_size), d[name], atol=1e-4)
+    close(
+        pgd(
+            classifier, d["x"], d["t"], d["y"], threat, steps=steps, step_size=step_size
+        ),
+        d[name],
+        atol=1e-4,
+    )
 
 
 # ---- metrics
@@ -158,8 +174,12 @@ def test_pgd(golden, classifier, name, threat, steps, step_size):
 
 def test_metrics(golden):
     d = golden("metrics_tiny")[1]
-    assert frechet_distance(d["real"], d["fake"]) == pytest.approx(d["frechet"].item(), rel=1e-6)
-    assert frechet_distance(d["real"][:20], d["fake"][:25]) == pytest.approx(d["frechet_20_vs_25"].item(), rel=1e-4)
+    assert frechet_distance(d["real"], d["fake"]) == pytest.approx(
+        d["frechet"].item(), rel=1e-6
+    )
+    assert frechet_distance(d["real"][:20], d["fake"][:25]) == pytest.approx(
+        d["frechet_20_vs_25"].item(), rel=1e-4
+    )
     for k in (3, 5):
         precision, recall = precision_recall(d["real"], d["fake"], k=k)
         assert precision == pytest.approx(d[f"precision_k{k}"].item(), abs=1e-9)

@@ -32,7 +32,9 @@ TRAIN = textwrap.dedent(
 
 
 def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder)], stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, str(folder)], stderr=subprocess.PIPE
+    )
 
 
 def steps_done(folder: Path) -> int:
@@ -53,7 +55,10 @@ def test_killed_run_continues_to_the_same_numbers(tmp_path):
 
     again = start(tmp_path / "killed")
     assert again.wait() == 0, again.stderr.read().decode()
-    curves = [list(csv.DictReader(open(tmp_path / name / "history.csv"))) for name in ("whole", "killed")]
+    curves = [
+        list(csv.DictReader(open(tmp_path / name / "history.csv")))
+        for name in ("whole", "killed")
+    ]
     assert len(curves[0]) == 40 and curves[0] == curves[1]
     for file in ("model.safetensors", "checkpoint.safetensors"):
         a, b = (load_tensors(tmp_path / name / file)[0] for name in ("whole", "killed"))
@@ -65,9 +70,13 @@ def test_a_full_disk_keeps_the_previous_file(tmp_path):
     save_tensors(file, {"w": torch.arange(10)})
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # as if only 100 kB were left
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, limit[1])
+    )  # as if only 100 kB were left
     try:
-        with pytest.raises(OSError, match="could not be written, the previous version is kept"):
+        with pytest.raises(
+            OSError, match="could not be written, the previous version is kept"
+        ):
             save_tensors(file, {"w": torch.zeros(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

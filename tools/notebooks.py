@@ -1,6 +1,6 @@
 """Work on the notebooks from a terminal.
 
-python tools/notebooks.py run nbs/05_training.ipynb ...   execute in place, one after the other, and clean
+python tools/notebooks.py run nbs/06_training.ipynb ...   execute in place, one after the other, and clean
 python tools/notebooks.py run -f small.yaml nbs/sample.ipynb   the same with other parameters, which leave no trace but the outputs
 python tools/notebooks.py readme                          write README.md from nbs/index.ipynb
 """
@@ -35,21 +35,39 @@ def tidy(cell: nbformat.NotebookNode):
     for output in streams.values():
         lines = re.sub(r".*\r(?=[^\n])", "", output.text).splitlines()
         last = {bar_name(line): i for i, line in enumerate(lines)}
-        shown = [line for i, line in enumerate(lines) if "\x1b[A" not in line and (not bar_name(line) or last[bar_name(line)] == i)]
+        shown = [
+            line
+            for i, line in enumerate(lines)
+            if "\x1b[A" not in line
+            and (not bar_name(line) or last[bar_name(line)] == i)
+        ]
         output.text = re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip() + "\n"
     keep = [s for s in streams.values() if s.text.strip()]
     live = "application/vnd.jupyter.widget-view+json"  # nothing without its kernel
-    cell.outputs = keep + [o for o in cell.outputs if o.output_type != "stream" and live not in o.get("data", {})]
+    cell.outputs = keep + [
+        o
+        for o in cell.outputs
+        if o.output_type != "stream" and live not in o.get("data", {})
+    ]
 
 
 def run(path: Path, parameters: dict):
     "Execute a notebook where it lies, and keep what a reader of its outputs wants to see."
     notebook = nbformat.read(path, as_version=4)
-    tagged = next((i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])), None)
+    tagged = next(
+        (
+            i
+            for i, cell in enumerate(notebook.cells)
+            if "parameters" in cell.metadata.get("tags", [])
+        ),
+        None,
+    )
     if parameters:
         values = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
         notebook.cells.insert(tagged + 1, nbformat.v4.new_code_cell(values))
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
     if parameters:
         del notebook.cells[tagged + 1]
     for cell in notebook.cells:
@@ -71,13 +89,17 @@ def readme() -> str:
             text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", cell.source)
             parts.append(text.replace("](../", "]("))
         elif cell.cell_type == "code":
-            code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)  # directives are for nbdev
+            code = re.sub(
+                r"^#\|.*\n", "", cell.source, flags=re.M
+            )  # directives are for nbdev
             parts.append(f"```python\n{code}\n```")
     return "\n\n".join(parts) + "\n"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     execute = commands.add_parser("run")
     execute.add_argument("paths", nargs="+", type=Path)
