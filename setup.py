@@ -32,5 +32,6 @@ setup(
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
+    entry_points={"nbdev": ["rcg = rcg._modidx:d"]},  # links from the docs to names here
     zip_safe=False,
 )

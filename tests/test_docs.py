@@ -194,14 +194,7 @@ def test_quickstart_runs_the_digits_preset():
 
 
 def test_experiments_default_to_the_paper():
-    from rcg.running.jobs import (
-        SamplingJob,
-        TrainingJob,
-        from_parameters,
-        job_attack,
-        network_config,
-        training_config,
-    )
+    from rcg.running.jobs import SamplingJob, TrainingJob, from_parameters, job_attack, network_config, training_config
     from rcg.running.presets import preset
 
     notebook_only = {"processes", "trial_steps"}

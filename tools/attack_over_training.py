@@ -19,14 +19,7 @@ from rcg.classifier import Classifier
 from rcg.data import cifar10_samples
 from rcg.diffusion import Diffusion
 from rcg.running.files import read_table, run_path, write_table
-from rcg.running.jobs import (
-    TrainingJob,
-    from_parameters,
-    job_attack,
-    network_config,
-    train_job,
-    training_config,
-)
+from rcg.running.jobs import TrainingJob, from_parameters, job_attack, network_config, train_job, training_config
 from rcg.running.presets import preset
 
 

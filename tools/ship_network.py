@@ -18,13 +18,7 @@ from rcg.diffusion import Diffusion
 from rcg.metrics import accuracy
 from rcg.running.checkpoints import convert, load_classifier, shipped
 from rcg.running.files import read_table, run_path, save_json, write_table
-from rcg.running.jobs import (
-    TrainingJob,
-    from_parameters,
-    job_attack,
-    open_data,
-    training_config,
-)
+from rcg.running.jobs import TrainingJob, from_parameters, job_attack, open_data, training_config
 from rcg.running.presets import preset
 from rcg.training import load_tensors
 

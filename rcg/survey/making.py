@@ -60,7 +60,7 @@ def _read_samples(
 # %% ../../nbs/survey/02_making.ipynb #1804f60a
 def _same_sampling(sources: dict[str, object]):
     "Raise `ValueError` if two runs of sampling differ in more than the classifier and its scale."
-    from rcg.running.runs import differences
+    from rcg.running.settings import differences
 
     files = [
         run_path(s) / "settings.json"
@@ -210,7 +210,7 @@ def make_survey(
     texts: Texts = Texts(),  # what raters read
 ) -> Survey:
     "Make a survey, or open the one that the same call has made before. Raises `ValueError` or `OSError` that says what does not fit."
-    from rcg.running.runs import differences
+    from rcg.running.settings import differences
 
     folder, words = run_path(folder), named_classes(names)
     if len(samples) != 2 or {"same", ""} & samples.keys():
