@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'min_max', 'cifar10', 'load_arrays',
-           'labeled_array', 'asset', 'cifar10_samples', 'batches']
+           'labeled_array', 'asset', 'cifar10_samples', 'mnist', 'batches']
 
 # %% ../nbs/00_data.ipynb #e1db26b7
 from dataclasses import dataclass
@@ -228,6 +228,29 @@ def asset(
 def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
     return labeled_array(asset("cifar10-samples.npz"))
+
+# %% ../nbs/00_data.ipynb #97a000ab
+def mnist(
+    split: str = "train",  # "train", "test" or "all"
+    root: str | Path | None = None,  # folder for all 70,000 images; fetched if need be
+) -> LabeledImages:  # images (N, 1, 28, 28) uint8, ten classes
+    """Handwritten digits of MNIST: of the 10,000 in the package, 8,500 and 1,500.
+
+    With `root`, the 60,000 for training and the 10,000 for testing.
+    """
+    if split not in ("train", "test", "all"):
+        raise ValueError(f"mnist has the splits train, test, all, not {split!r}")
+    if root is None:
+        whole, cut = labeled_array(asset("mnist.npz")), 8500
+        images, labels = whole.images, whole.labels
+    else:
+        from torchvision.datasets import MNIST
+
+        parts = [MNIST(root, train=train, download=True) for train in (True, False)]
+        images = torch.cat([p.data for p in parts]).unsqueeze(1)
+        labels, cut = torch.cat([p.targets for p in parts]), 60_000
+    kept = {"train": slice(cut), "test": slice(cut, None), "all": slice(None)}[split]
+    return LabeledImages(images[kept], labels[kept], [str(d) for d in range(10)])
 
 # %% ../nbs/00_data.ipynb #a17fde8f
 def _positions(n: int, batch_size: int, seed: int, start: int, rank: int, world: int):
