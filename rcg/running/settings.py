@@ -30,6 +30,8 @@ Share = TypeAliasType("Share", Annotated[float, Field(ge=0, lt=1)])  # in [0, 1)
 # %% ../../nbs/running/00_settings.ipynb #8e6a6ed2
 def _fault(kind: type, fault: dict) -> str:
     "One of pydantic's findings as a sentence."
+    if fault["type"] == "value_error":  # raised by a check of ours, which says it all
+        return str(fault["ctx"]["error"])
     names = [f.name for f in fields(kind)]
     first, *rest = fault["loc"]
     first = names[first] if isinstance(first, int) and first < len(names) else first
@@ -43,8 +45,6 @@ def _fault(kind: type, fault: dict) -> str:
         return f"{kind.__name__} has no setting {name!r}: {meant}"
     if fault["type"] == "missing":
         return f"{kind.__name__} needs {name}"
-    if fault["type"] == "value_error":  # raised by a check of ours, which says it all
-        return str(fault["ctx"]["error"])
     wanted = fault["msg"].removeprefix("Input ").replace("should be", "must be")
     return f"{name} is {fault['input']!r}: it {wanted}"
 
