@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature', 'table', 'entry', 'symbols', 'notebooks',
-           'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'Pages', 'executed', 'name_index', 'first_line',
-           'figures', 'thumbnail', 'gallery']
+           'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'documented', 'defined', 'Pages', 'prose',
+           'executed', 'name_index', 'first_line', 'figures', 'thumbnail', 'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #9e2910b0
+# %% ../../nbs/running/09_site.ipynb #995251f3
 import ast
 import base64
 import io
@@ -20,15 +20,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #31bd4e53
+# %% ../../nbs/running/09_site.ipynb #4f57bd77
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    return {
-        t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT
-    }
+    found = [t for t in tokens if t.type == tokenize.COMMENT]
+    return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #b7931906
+# %% ../../nbs/running/09_site.ipynb #c757db30
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -62,29 +61,27 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #7bb7e2cf
+# %% ../../nbs/running/09_site.ipynb #7aa2d705
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
     "How a function or a class is called, on one line if it fits into 88 columns."
-    kind = ast.ClassDef
-    if isinstance(node, kind) and not parameters(node):
-        return f"class {node.name}" + "".join(
-            f"({ast.unparse(b)})" for b in node.bases[:1]
-        )
+    if isinstance(node, ast.ClassDef) and not parameters(node):
+        bases = ", ".join(map(ast.unparse, node.bases))
+        return f"class {node.name}({bases})" if bases else f"class {node.name}"
     parts = []
     for name, annotation, default, *_ in parameters(node):
         part = f"{name}: {annotation}" if annotation else name
         equals = " = " if annotation else "="
         parts.append(part + (f"{equals}{default}" if default else ""))
-    returned = None if isinstance(node, kind) else node.returns
+    returned = getattr(node, "returns", None)
     end = f") -> {ast.unparse(returned)}" if returned else ")"
     line = f"{node.name}({', '.join(parts)}{end}"
     if len(line) <= 88:
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #6d98848a
+# %% ../../nbs/running/09_site.ipynb #68c1c5cd
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -99,7 +96,7 @@ def table(
             rows.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     return "\n".join(["| parameter | type | |", "|---|---|---|", *rows]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #87028ce0
+# %% ../../nbs/running/09_site.ipynb #f7e86756
 LONGEST_OPEN = 30  # lines of a cell that a page shows without a click
 
 
@@ -124,7 +121,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #1598d64e
+# %% ../../nbs/running/09_site.ipynb #9483ca84
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -136,16 +133,14 @@ def symbols(
     for node in ast.parse(source).body:
         if isinstance(node, DEFINITIONS) and not node.name.startswith("_"):
             found.append((node, ""))
-            methods = [
-                n for n in getattr(node, "body", []) if isinstance(n, DEFINITIONS)
-            ]
-            for method in methods:
+            inner = node.body if isinstance(node, ast.ClassDef) else []
+            for method in (n for n in inner if isinstance(n, DEFINITIONS)):
                 private = re.match("_(?!_)|__init__", method.name)
                 if ast.get_docstring(method) and not private:
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #3d07f864
+# %% ../../nbs/running/09_site.ipynb #47cec659
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -168,7 +163,7 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #ed219961
+# %% ../../nbs/running/09_site.ipynb #91c95ad5
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -184,7 +179,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #567200ba
+# %% ../../nbs/running/09_site.ipynb #57870c84
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -198,7 +193,40 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #b9d69d8c
+# %% ../../nbs/running/09_site.ipynb #451456aa
+def documented(
+    cell,  # an exported one
+    shown: bool,  # its source is part of the page
+    address: str,  # of its module's source
+    lines: dict[str, int],  # where the symbols are in it
+    linked=str,  # what puts links into docstrings
+) -> tuple[str, str]:  # the documentation, and the cell's source as the page has it
+    "The documentation of the symbols that a cell defines."
+    short = len(cell.source.splitlines()) <= LONGEST_OPEN
+    entries = []
+    for node, owner in symbols(cell.source):
+        name = f"{owner}.{node.name}" if owner else node.name
+        link = f"{address}#L{lines[name]}" if name in lines else ""
+        full = not (shown and short)
+        entries.append(entry(node, cell.source, owner, full, link, linked))
+    return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
+
+# %% ../../nbs/running/09_site.ipynb #243c10af
+def defined(
+    nb,  # a notebook
+    config,  # nbdev's settings
+) -> tuple[str, dict[str, int]]:
+    "The address of the module that a notebook writes, and the lines of its symbols."
+    named = [c.directives_.get("default_exp") for c in nb.cells]
+    module = next((name[0] for name in named if name), "")
+    file = f"rcg/{module.replace('.', '/')}.py"
+    if not module or not (config.config_path / file).exists():
+        return "", {}
+    found = symbols((config.config_path / file).read_text(encoding="utf-8"))
+    lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
+    return f"{config.git_url}/blob/{config.branch}/{file}", lines
+
+# %% ../../nbs/running/09_site.ipynb #0d8c7808
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -207,71 +235,47 @@ class Pages:
 
     def begin(self):
         "Put documentation before each exported cell; fold, run or drop cells."
-        from execnb.nbio import mk_cell
         from nbdev.config import get_config
         from nbdev.doclinks import NbdevLookup
 
-        self.config, self.linked = get_config(), NbdevLookup().linkify
-        self.prose = lambda text: [mk_cell(text, "markdown")] if text else []
-        self.lines, self.source = self.defined()
-        cells = [new for cell in self.nb.cells for new in self.shown(cell)]
-        nbs = self.config.nbs_path.resolve()
+        config, self.linked = get_config(), NbdevLookup().linkify
+        self.address, self.lines = defined(self.nb, config)
+        nbs = config.nbs_path.resolve()
         notebook = Path(self.nb.path_).resolve().relative_to(nbs).as_posix()
-        cells[1:1] = self.prose(
-            colab(notebook, f"{self.config.user}/{self.config.repo}")
-        )
+        cells = [new for cell in self.nb.cells for new in self.shown(cell)]
+        cells[2:2] = prose(colab(notebook, f"{config.user}/{config.repo}"))
         self.nb.cells = cells
-        for i, cell in enumerate(cells):
-            cell.idx_ = i
-
-    def defined(self) -> tuple[dict[str, int], str]:
-        "The lines of the symbols in this notebook's module, and the module's address."
-        named = [c.directives_.get("default_exp") for c in self.nb.cells]
-        module = next((name[0] for name in named if name), "")
-        file = f"rcg/{module.replace('.', '/')}.py"
-        path = self.config.config_path / file
-        if not module or not path.exists():
-            return {}, ""
-        found = symbols(path.read_text(encoding="utf-8"))
-        lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
-        return lines, f"{self.config.git_url}/blob/{self.config.branch}/{file}"
 
     def shown(self, cell) -> list:
         "What a page shows for a cell."
-        marks = cell.get("directives_", {}).keys()
+        marks = cell.directives_.keys()
         if cell.cell_type != "code":
             return [cell]
         if "exec_doc" in marks:
             return [executed(cell)]
         if marks & {"hide", "exporti", "default_exp"}:
             return []
-        if not marks & {"export", "exports"}:
-            if "parameters" in cell.metadata.get("tags", []):
-                cell.source = folded(cell.source, "Settings")
-            elif only_imports(cell.source):
-                cell.source = folded(cell.source, "Imports")
-            return [cell]
-        return self.documented(cell, open_source="exports" in marks)
-
-    def documented(self, cell, open_source: bool) -> list:
-        "The documentation of an exported cell, and its source if that is shown."
-        short = len(cell.source.splitlines()) <= LONGEST_OPEN
-        entries = [
-            entry(
-                node,
-                cell.source,
-                owner,
-                full=not (open_source and short),
-                link=f"{self.source}#L{self.lines.get(f'{owner}.{node.name}'.strip('.'))}",
-                linked=self.linked,
+        if marks & {"export", "exports"}:
+            shown = "exports" in marks
+            text, source = documented(
+                cell, shown, self.address, self.lines, self.linked
             )
-            for node, owner in symbols(cell.source)
-        ]
-        if open_source and not short:
-            cell.source = folded(cell.source, "Source")
-        return self.prose("\n\n".join(entries)) + [cell] * open_source
+            cell.source = source
+            return prose(text) + [cell] * shown
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = folded(cell.source, "Settings")
+        elif only_imports(cell.source):
+            cell.source = folded(cell.source, "Imports")
+        return [cell]
 
-# %% ../../nbs/running/09_site.ipynb #a32704e5
+
+def prose(text: str) -> list:
+    "A cell of text, or none."
+    from execnb.nbio import mk_cell
+
+    return [mk_cell(text, "markdown")] if text else []
+
+# %% ../../nbs/running/09_site.ipynb #70f114da
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -282,16 +286,15 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #6fdc0910
+# %% ../../nbs/running/09_site.ipynb #c259e6fb
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
     "Every public function and class, module by module, as markdown."
     parts = []
     for notebook in notebooks(nbs):
-        found = re.search(
-            r"#\| default_exp ([\w.]+)", (nbs / notebook).read_text("utf-8")
-        )
+        text = (nbs / notebook).read_text(encoding="utf-8")
+        found = re.search(r"#\| default_exp ([\w.]+)", text)
         if not found:
             continue
         file = nbs.parent / "rcg" / f"{found[1].replace('.', '/')}.py"
@@ -302,17 +305,16 @@ def name_index(
             if not owner
         ]
         table = "\n".join(["| name | what it is |", "|---|---|", *rows])
-        parts.append(
-            f"## [rcg.{found[1]}]({page_of(notebook)})\n\n{table}" if rows else ""
-        )
-    return "\n\n".join(filter(None, parts))
+        if rows:
+            parts.append(f"## [rcg.{found[1]}]({page_of(notebook)})\n\n{table}")
+    return "\n\n".join(parts)
 
 
 def first_line(node: ast.AST) -> str:
     "The first line of a docstring, fit for a table."
     return (ast.get_docstring(node) or "").partition("\n")[0].replace("|", "\\|")
 
-# %% ../../nbs/running/09_site.ipynb #bc910d3b
+# %% ../../nbs/running/09_site.ipynb #8a5b1d30
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -333,7 +335,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #5a1e8b6c
+# %% ../../nbs/running/09_site.ipynb #73ab8489
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels
@@ -355,13 +357,16 @@ def gallery(
         notebook = json.loads((nbs / name).read_text(encoding="utf-8"))
         items = [
             f'<figure><a href="{page_of(name)}#{anchor}">'
-            f'<img src="{thumbnail(picture)}" alt="{escape(alternative)}" loading="lazy">'
+            f'<img src="{thumbnail(picture)}" alt="{escape(alternative)}">'
             f"</a><figcaption>{escape(caption)}</figcaption></figure>"
             for anchor, caption, alternative, picture in figures(notebook)
         ]
         title = "".join(notebook["cells"][0]["source"]).partition("\n")[0].lstrip("# ")
         if items:
-            parts.append(
-                f"<h2>{escape(title)}</h2><div class='gallery'>{''.join(items)}</div>"
-            )
+            parts += [
+                f"<h2>{escape(title)}</h2>",
+                '<div class="gallery">',
+                *items,
+                "</div>",
+            ]
     return "\n".join(parts)
