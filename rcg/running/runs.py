@@ -17,7 +17,7 @@ from .files import load_json, run_path, save_json
 from .settings import described, differences
 from ..training import load_tensors, save_tensors
 
-# %% ../../nbs/running/04_runs.ipynb #e48c5a8e
+# %% ../../nbs/running/04_runs.ipynb #351fa119
 @contextmanager
 def claim(
     path: Path,  # of the file to lock; it stays
@@ -25,15 +25,19 @@ def claim(
 ) -> Iterator[bool]:
     """Yield whether we have the claim, which is given back after the block.
 
-    Raises `OSError` if the file cannot be made.
+    Raises `OSError` if the file cannot be made or locked.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=patience)
     except Timeout:
         yield False
         return
+    except (OSError, NotImplementedError) as e:
+        raise OSError(
+            f"the lock {path} could not be had ({e}): choose another folder"
+        ) from e
     try:
         yield True
     finally:
@@ -47,13 +51,13 @@ def is_claimed(path: Path) -> bool:
     with claim(path) as free:
         return not free
 
-# %% ../../nbs/running/04_runs.ipynb #cefe9abb
+# %% ../../nbs/running/04_runs.ipynb #9d464dc9
 @contextmanager
 def owned(
     folder: str | Path,  # relative to the repository, see `run_path`
     patience: float = 8.0,  # seconds to wait for another owner to leave
 ):
-    "Own a directory for the length of the block. Raises `RuntimeError` if another does."
+    "Own a directory during the block. Raises `RuntimeError` if another process does."
     folder = run_path(folder)
     with claim(folder / ".owner", patience) as mine:
         if not mine:
