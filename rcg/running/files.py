@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from .settings import described
 
-# %% ../../nbs/running/01_files.ipynb #968867d7
+# %% ../../nbs/running/01_files.ipynb #2245d575
 def _sweep(path: Path):
     "Remove what processes that were killed more than an hour ago have left of a file."
     for draft in path.parent.glob(f".{escape(path.name)}.*.tmp"):
@@ -34,7 +34,7 @@ def _sweep(path: Path):
 
 @contextmanager
 def atomic_write(path: str | Path):
-    """Write to the path this yields; the file appears only when the block has succeeded.
+    """Write to the path this yields; the file appears when the block has succeeded.
 
     Raises `OSError` that says whether a previous version is kept.
     """
@@ -63,11 +63,11 @@ def atomic_write(path: str | Path):
     finally:
         draft.unlink(missing_ok=True)
 
-# %% ../../nbs/running/01_files.ipynb #b03afbe1
+# %% ../../nbs/running/01_files.ipynb #09e2dec0
 def run_path(
     path: str | Path,  # absolute, or relative to the repository
 ) -> Path:
-    "A path taken from the repository's root inside one, else from the working directory."
+    "A path from the root of the repository we are in, or else from where we are."
     here = Path.cwd()
     places = (here, *here.parents)
     root = next((p for p in places if (p / "settings.ini").exists()), here)

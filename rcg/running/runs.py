@@ -84,7 +84,7 @@ def _must_match(folder: Path, then: dict, now: dict):
         "another output notebook), or delete this one"
     )
 
-# %% ../../nbs/running/04_runs.ipynb #421c5db0
+# %% ../../nbs/running/04_runs.ipynb #e22cc3f9
 class Run:
     """A directory for the results of one set of settings.
 
@@ -128,4 +128,4 @@ class Run:
         file = self.path / f"{name}.json"
         if not file.exists():
             save_json(file, make())
-        return load_json(file)
+        return load_json(file, advice="delete it to compute it again")
