@@ -1,8 +1,8 @@
 """Short name of `rcg.running.jobs`."""
 
-from .running.jobs import *
-
-if __name__ == "__main__":
-    from .running.jobs import main
+if __name__ == "__main__":  # the command line, which needs no torch to be read
+    from .running.commands import main
 
     main()
+else:
+    from .running.jobs import *

@@ -1,6 +1,6 @@
-"""The command `python -m rcg.survey`."""
+"""The command `python -m rcg.survey make|serve|export|remove`."""
 
-from .serving import main
+from rcg.survey.serving import main
 
 if __name__ == "__main__":
     main()
