@@ -87,6 +87,8 @@ def described(
 ):
     "A value as plain JSON. Raises `TypeError` for what JSON cannot hold."
     inner = lambda v: described(v, essential)
+    if hasattr(value, "described"):  # it knows best
+        return value.described()
     if is_dataclass(value) and not isinstance(value, type):
         free = lambda f: NO_EFFECT in getattr(f.type, "__metadata__", ())
         kept = [f.name for f in fields(value) if not (essential and free(f))]
