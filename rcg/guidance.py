@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'guided_x0', 'Seen', 'Weighted', 'Guidance',
            'as_guidance', 'name_of', 'LogProb', 'input_gradient', 'ClassifierTerm', 'classifier_guidance',
-           'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'check_finite', 'sample_steps',
-           'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
-           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'TermSettings']
+           'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'image_shape', 'check_finite',
+           'sample_steps', 'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared',
+           'ContrastTerm', 'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed',
+           'TermSettings']
 
-# %% ../nbs/07_guidance.ipynb #999cc14f
+# %% ../nbs/07_guidance.ipynb #2637d493
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ from rcg.running.settings import (
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
-# %% ../nbs/07_guidance.ipynb #bed1f5be
+# %% ../nbs/07_guidance.ipynb #801694ee
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -56,7 +57,7 @@ def guided_x0(
     noise = process.noise_from_x0(x_t, t, x0)
     return process.x0_from_noise(x_t, t, shifted(noise, -process.at("noise", t), score))
 
-# %% ../nbs/07_guidance.ipynb #daf64d7f
+# %% ../nbs/07_guidance.ipynb #809890cd
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
 
@@ -70,7 +71,7 @@ class Seen(NamedTuple):
 
 Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
-# %% ../nbs/07_guidance.ipynb #068d9eaa
+# %% ../nbs/07_guidance.ipynb #5bbea7d8
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
@@ -103,7 +104,7 @@ class Weighted:
             text += f".scheduled({self.schedule!r})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
-# %% ../nbs/07_guidance.ipynb #556a06cf
+# %% ../nbs/07_guidance.ipynb #4476f95e
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
@@ -150,7 +151,7 @@ class Guidance:
     def __repr__(self) -> str:
         return " + ".join(self.described()) or "no guidance"
 
-# %% ../nbs/07_guidance.ipynb #8bae430a
+# %% ../nbs/07_guidance.ipynb #57504a05
 def as_guidance(
     term: Guidance | Term | None,  # guidance, one term, or None for nothing
 ) -> Guidance:
@@ -169,7 +170,7 @@ def name_of(network: Callable) -> str:
     names = (getattr(network, key, None) for key in ("name", "__name__"))
     return next(filter(None, names), type(network).__name__)
 
-# %% ../nbs/07_guidance.ipynb #6f35f124
+# %% ../nbs/07_guidance.ipynb #44c75d98
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
@@ -192,7 +193,7 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
-# %% ../nbs/07_guidance.ipynb #42fc61eb
+# %% ../nbs/07_guidance.ipynb #f569e3f1
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
@@ -224,7 +225,7 @@ def classifier_guidance(
         )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
-# %% ../nbs/07_guidance.ipynb #781d0f04
+# %% ../nbs/07_guidance.ipynb #f5647741
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -243,7 +244,7 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/07_guidance.ipynb #a72f1d4a
+# %% ../nbs/07_guidance.ipynb #a7ab1caf
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
@@ -265,7 +266,7 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
-# %% ../nbs/07_guidance.ipynb #4f12cae6
+# %% ../nbs/07_guidance.ipynb #278b9ada
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
@@ -285,7 +286,7 @@ class Cost:
         )
         return f"per image, {' and '.join(parts)}"
 
-# %% ../nbs/07_guidance.ipynb #573f5e48
+# %% ../nbs/07_guidance.ipynb #04105389
 class Guided:
     "A denoiser with guidance, as `solve` wants it."
 
@@ -326,7 +327,7 @@ class Guided:
         self.kept[k] = age + 1, value
         return value
 
-# %% ../nbs/07_guidance.ipynb #eb9555b9
+# %% ../nbs/07_guidance.ipynb #0ff083a4
 class _timed:
     "Context that adds evaluations and their time to a `Cost`."
 
@@ -342,7 +343,7 @@ class _timed:
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
 
-# %% ../nbs/07_guidance.ipynb #02cf17c2
+# %% ../nbs/07_guidance.ipynb #acf63266
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
@@ -356,6 +357,15 @@ def check_labels(name: str, network: Callable, labels: Tensor):
         )
 
 
+def image_shape(unet: Callable) -> tuple[int, int, int]:  # (C, H, W)
+    "The shape of a denoiser's images. Raises `ValueError` if it does not tell."
+    if hasattr(unet, "config"):
+        return (unet.config.channels, unet.config.image_size, unet.config.image_size)
+    if not hasattr(unet, "shape"):
+        raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
+    return tuple(unet.shape)
+
+
 def check_finite(x: Tensor, step: int, guidance: Guidance):
     "Raise `ValueError` that names the images that are not finite any more."
     bad = ~(x.flatten(1).abs().amax(1) < LARGEST)
@@ -367,7 +377,7 @@ def check_finite(x: Tensor, step: int, guidance: Guidance):
             f"with {guidance}: lower the scale, or check the networks' weights"
         )
 
-# %% ../nbs/07_guidance.ipynb #a0005de1
+# %% ../nbs/07_guidance.ipynb #97eaf79a
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
     "Raise `ValueError` or `TypeError` for arguments that do not belong together."
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
@@ -395,7 +405,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
         if isinstance(part.term, ClassifierTerm):
             check_labels("classifier", part.term.classifier, labels)
 
-# %% ../nbs/07_guidance.ipynb #9c856423
+# %% ../nbs/07_guidance.ipynb #a150e6f6
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -424,7 +434,7 @@ def sample_steps(
     seeds = torch.randint(2**62, (len(labels),)) if seeds is None else seeds
     _check(unet, diffusion, labels, guidance, seeds, init_noise)
     shape = tuple(init_noise.shape[1:]) if init_noise is not None else shape
-    noise = SeededNoise(seeds, shape or unet.shape, labels.device)
+    noise = SeededNoise(seeds, shape or image_shape(unet), labels.device)
     x, cost = noise() if init_noise is None else init_noise, cost or Cost()
     cost.images += len(labels)
     known = getattr(unet, "classes", True)  # a network without classes gets no labels
@@ -434,7 +444,7 @@ def sample_steps(
         check_finite(state.x, state.t, guidance)
         yield state
 
-# %% ../nbs/07_guidance.ipynb #cc726846
+# %% ../nbs/07_guidance.ipynb #1a0dd128
 def sample(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -462,7 +472,7 @@ def sample(
         images.append(state.x)
     return torch.cat(images)
 
-# %% ../nbs/07_guidance.ipynb #c5831d71
+# %% ../nbs/07_guidance.ipynb #bac9469a
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
@@ -472,7 +482,7 @@ class Sine:
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #a532e667
+# %% ../nbs/07_guidance.ipynb #22a780b4
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
@@ -492,7 +502,7 @@ class AnyOf:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
-# %% ../nbs/07_guidance.ipynb #5e5abb1f
+# %% ../nbs/07_guidance.ipynb #19aa241c
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
@@ -531,7 +541,7 @@ def image_guidance(
         raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #1597dbd8
+# %% ../nbs/07_guidance.ipynb #fd7e121c
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -553,7 +563,7 @@ def prepared(
     classify.name = name_of(classifier)
     return classify
 
-# %% ../nbs/07_guidance.ipynb #176a3ef2
+# %% ../nbs/07_guidance.ipynb #5d7705d7
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
@@ -592,7 +602,7 @@ def autoguidance(
         raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #8c6619f4
+# %% ../nbs/07_guidance.ipynb #59902b97
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -610,7 +620,7 @@ def discriminator_guidance(
     """
     return classifier_guidance(discriminator, Real())
 
-# %% ../nbs/07_guidance.ipynb #64dcb514
+# %% ../nbs/07_guidance.ipynb #90d732a3
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
@@ -633,7 +643,7 @@ class Smoothed:
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
 
-# %% ../nbs/07_guidance.ipynb #53e1dc8a
+# %% ../nbs/07_guidance.ipynb #54e9c83b
 @settings
 class TermSettings:
     "One term in plain values."

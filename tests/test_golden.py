@@ -1,7 +1,8 @@
 """The public reference implementations' numbers, reproduced.
 
-`tests/golden/` holds tensors computed on a CPU in float32 by guided-diffusion, improved-diffusion, the paper's
-own code, clean-fid and torch-fidelity, with small models; and the parameter manifests of the full-size models.
+`tests/golden/` holds tensors computed on a CPU in float32 by guided-diffusion,
+improved-diffusion, the paper's own code, clean-fid and torch-fidelity, with small
+models; and the parameter manifests of the full-size models.
 """
 
 import pytest
@@ -139,6 +140,25 @@ def test_ddim_trajectory(golden, unet, classifier, guided):
         init_noise=d["x_T"],
     )
     close(images, d["ddim25_guided_s1" if guided else "ddim25_unguided"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, scale", [("unguided", 0), ("guided_s1", 1), ("guided_s4", 4)]
+)
+def test_ddpm_trajectory(golden, unet, classifier, name, scale):
+    d = golden("ddpm_trajectory_tiny")[1]
+    process, x, kept = Diffusion().respaced(25), d["x_T"], []
+    assert process.timesteps.tolist() == d["timesteps"].tolist()
+    for step, noise in zip(reversed(process.timesteps.tolist()), d["noise"]):
+        t = torch.full_like(d["y"], step)
+        with torch.no_grad():
+            p = process.p(unet(x, t, d["y"]), x, t)
+        if scale:
+            gradient = log_prob_gradient(classifier, x, t, d["y"])
+            p = p._replace(mean=guided_mean(p, gradient, scale))
+        x = process.ddpm_step(p, t, noise)
+        kept.append(x)
+    close(torch.stack(kept)[d["kept_steps"]], d[name], atol=1e-4)
 
 
 # ---- attack

@@ -7,7 +7,7 @@ __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature',
            'notebooks', 'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'documented', 'defined', 'Pages',
            'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail', 'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #1e56bd35
+# %% ../../nbs/running/09_site.ipynb #ae34b964
 import ast
 import base64
 import io
@@ -20,14 +20,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #17aeae4f
+# %% ../../nbs/running/09_site.ipynb #643a24e8
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = [t for t in tokens if t.type == tokenize.COMMENT]
     return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #80ff15a8
+# %% ../../nbs/running/09_site.ipynb #38613e46
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -61,7 +61,7 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #cdb419d3
+# %% ../../nbs/running/09_site.ipynb #6bac3a1b
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
@@ -85,7 +85,7 @@ def signature(
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #3118b6a5
+# %% ../../nbs/running/09_site.ipynb #7da42d3e
 def markdown_table(
     heading: tuple[str, ...],  # one text per column
     rows: list[tuple[str, ...]],  # the same
@@ -95,7 +95,7 @@ def markdown_table(
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #9a691dfe
+# %% ../../nbs/running/09_site.ipynb #990b6b69
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -114,7 +114,7 @@ def table(
         rows.append(("**returns**", f"`{ast.unparse(returned)}`", about))
     return markdown_table(("parameter", "type", "meaning"), rows)
 
-# %% ../../nbs/running/09_site.ipynb #b3d32654
+# %% ../../nbs/running/09_site.ipynb #805e9ced
 LONGEST_OPEN = 40  # lines of a cell that a page shows without a click
 
 
@@ -128,7 +128,7 @@ def entry(
 ) -> str:
     "The documentation of one symbol, in Quarto's markdown."
     name = f"{owner}.{node.name}" if owner else node.name
-    level, anchor = ("####", ".unlisted") if owner else ("###", ".api")
+    level, anchor = ("####", ".method") if owner else ("###", ".api")
     parts = [f"{level} `{name}` {{#{name.lower()} {anchor}}}"]
     if link:
         parts.append(f"[source]({link}){{.source-link}}")
@@ -139,7 +139,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #62dc7253
+# %% ../../nbs/running/09_site.ipynb #9650fbba
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -158,7 +158,7 @@ def symbols(
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #16276e28
+# %% ../../nbs/running/09_site.ipynb #c99bf78f
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -181,7 +181,7 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #602202a4
+# %% ../../nbs/running/09_site.ipynb #19825692
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -197,7 +197,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #fcbd65d2
+# %% ../../nbs/running/09_site.ipynb #b031ef39
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -211,7 +211,7 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #136cfe79
+# %% ../../nbs/running/09_site.ipynb #c6e187e0
 def documented(
     cell,  # an exported one
     shown: bool,  # its source is part of the page
@@ -229,7 +229,7 @@ def documented(
         entries.append(entry(node, cell.source, owner, full, link, linked))
     return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
 
-# %% ../../nbs/running/09_site.ipynb #55e368e0
+# %% ../../nbs/running/09_site.ipynb #637ceb0e
 def defined(
     nb,  # a notebook
     config,  # nbdev's settings
@@ -244,7 +244,7 @@ def defined(
     lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
     return f"{config.git_url}/blob/{config.branch}/{file}", lines
 
-# %% ../../nbs/running/09_site.ipynb #46b7fa4e
+# %% ../../nbs/running/09_site.ipynb #85d37c4b
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -293,7 +293,7 @@ def prose(text: str) -> list:
 
     return [mk_cell(text, "markdown")] if text else []
 
-# %% ../../nbs/running/09_site.ipynb #a2986d0b
+# %% ../../nbs/running/09_site.ipynb #96c7e6e3
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -304,7 +304,7 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #6f4d7136
+# %% ../../nbs/running/09_site.ipynb #4a12e2b8
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
@@ -327,7 +327,7 @@ def page_index(
         parts.append(f"### {section['section']}\n\n{table}")
     return "\n\n".join(parts)
 
-# %% ../../nbs/running/09_site.ipynb #2d4df1f8
+# %% ../../nbs/running/09_site.ipynb #9f3d84a1
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
@@ -355,7 +355,7 @@ def first_line(node: ast.AST) -> str:
     "The first line of a docstring."
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
-# %% ../../nbs/running/09_site.ipynb #a552dcba
+# %% ../../nbs/running/09_site.ipynb #940d7734
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -376,7 +376,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #77488674
+# %% ../../nbs/running/09_site.ipynb #5542f025
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels

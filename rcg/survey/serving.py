@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['application', 'make', 'serve', 'export', 'remove', 'main']
 
-# %% ../../nbs/survey/03_serving.ipynb #c68ee278
+# %% ../../nbs/survey/03_serving.ipynb #004558d4
 import asyncio
 import json
 import socket
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler
 
 from ..running.files import run_path, write_table
@@ -22,7 +23,7 @@ from .answers import Answers, answer_rows, open_survey, remove_rater
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, page, respond
 
-# %% ../../nbs/survey/03_serving.ipynb #a0fed445
+# %% ../../nbs/survey/03_serving.ipynb #8a89d6df
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -56,7 +57,7 @@ class _Handler(RequestHandler):
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(f"{status_code}: {self._reason}\n")  # and no traceback
 
-# %% ../../nbs/survey/03_serving.ipynb #c39b7340
+# %% ../../nbs/survey/03_serving.ipynb #3dda2a55
 class _Text(_Handler):
     "A text that is always the same."
 
@@ -91,7 +92,7 @@ class _Screens(_Handler):
             raise HTTPError(503) from None
         self.finish(screen)
 
-# %% ../../nbs/survey/03_serving.ipynb #0ba856da
+# %% ../../nbs/survey/03_serving.ipynb #f6973768
 def application(
     answers: Answers,
     names: tuple[str, ...] = (),  # by which the server may be called, beside localhost
@@ -127,13 +128,13 @@ class _Missing(_Handler):
     def prepare(self):
         raise HTTPError(404)
 
-# %% ../../nbs/survey/03_serving.ipynb #497c26a5
-async def _listen(application: Application, host: str, port: int):
+# %% ../../nbs/survey/03_serving.ipynb #b24e63df
+async def _answer(application: Application, sockets: list[socket.socket]):
     limits = dict(max_body_size=4096, idle_connection_timeout=60, body_timeout=15)
-    HTTPServer(application, **limits).listen(port, host)
+    HTTPServer(application, **limits).add_sockets(sockets)
     await asyncio.Event().wait()  # until the process ends
 
-# %% ../../nbs/survey/03_serving.ipynb #a1c7cc41
+# %% ../../nbs/survey/03_serving.ipynb #da63755a
 def make(
     folder: str,  # to make
     first: str,  # name=samples, which are a folder, a run directory or an .npz file
@@ -160,7 +161,7 @@ def make(
         f"next: python -m rcg.survey serve {folder}"
     )
 
-# %% ../../nbs/survey/03_serving.ipynb #4ab1bbd2
+# %% ../../nbs/survey/03_serving.ipynb #bd66d916
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
@@ -177,21 +178,23 @@ def serve(
         raise ValueError(f"port is {port}: choose one from 1 to 65535")
     answers = Answers(open_survey(folder))
     own = socket.gethostname()
-    app = application(answers, (own, host, public_name), base_url, raters)
-    reached = public_name or (own if host == "0.0.0.0" else host)
-    print(f"{len(answers.survey.pairs)} pairs, answers go to {answers.survey.database}")
-    print(f"raters open http://{reached}:{port}/{base_url.strip('/')}", flush=True)
     try:
-        asyncio.run(_listen(app, host, port))
+        sockets = bind_sockets(port, host)
     except OSError as e:
         raise OSError(
             f"{host}:{port} cannot be used ({e}): give an address of this machine with "
             "--host, or choose another port with --port"
         ) from None
+    reached = public_name or (own if host == "0.0.0.0" else host)
+    print(f"{len(answers.survey.pairs)} pairs, answers go to {answers.survey.database}")
+    print(f"raters open http://{reached}:{port}/{base_url.strip('/')}", flush=True)
+    try:
+        app = application(answers, (own, host, public_name), base_url, raters)
+        asyncio.run(_answer(app, sockets))
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 
-# %% ../../nbs/survey/03_serving.ipynb #db613664
+# %% ../../nbs/survey/03_serving.ipynb #0838d1c0
 def _no_formula(value):
     "A text that no spreadsheet takes for a formula."
     risky = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
@@ -221,7 +224,7 @@ def remove(
     count = remove_rater(Answers(open_survey(folder)), rater)
     print(f"rater {rater} is deleted, with {count} answers")
 
-# %% ../../nbs/survey/03_serving.ipynb #773f0616
+# %% ../../nbs/survey/03_serving.ipynb #11b13df2
 def main(arguments: list[str] | None = None):
     "The command line."
     parser = ArgumentParser(
@@ -233,7 +236,7 @@ def main(arguments: list[str] | None = None):
     for name, function in known.items():
         command = ArgumentParser(description=function.__doc__)
         command.add_function_arguments(function, as_positional=True)
-        commands.add_subcommand(name, command, help=function.__doc__.split("\n")[0])
+        commands.add_subcommand(name, command, help=function.__doc__)
     chosen = parser.parse_args(arguments)
     try:
         known[chosen.subcommand](**chosen[chosen.subcommand])
