@@ -75,6 +75,9 @@ def read_weights(
 
 # %% ../../nbs/running/06_checkpoints.ipynb #a25496ef
 SHIPPED = {  # name: preset
+    "mnist": "mnist",  # the denoiser
+    "mnist-vanilla": "mnist",
+    "mnist-robust": "mnist",
     "cifar10-vanilla": "cifar10",
     "cifar10-robust": "cifar10",
     "digits-vanilla": "digits",

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMANDS', 'TrainingJob', 'SamplingJob', 'launch', 'parse', 'main']
 
-# %% ../../nbs/running/06a_commands.ipynb #6492b554
+# %% ../../nbs/running/06a_commands.ipynb #1566c19a
 import inspect
 import os
 import re
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from .files import atomic_write
 from rcg.running.settings import (
@@ -153,7 +153,7 @@ def _shown(command: list[str]) -> int:  # exit status
             raise
     return child.returncode
 
-# %% ../../nbs/running/06a_commands.ipynb #c3801f1b
+# %% ../../nbs/running/06a_commands.ipynb #1af1c681
 def _comments(kind: type) -> dict[str, str]:
     "What the source says beside every setting."
     found = re.findall(
@@ -162,31 +162,42 @@ def _comments(kind: type) -> dict[str, str]:
     return dict(found)
 
 
-def _options(kind: type):
-    "A parser for the settings of a kind of job."
-    from jsonargparse import (
-        SUPPRESS,
-        ActionConfigFile,
-        ArgumentParser,
-        DefaultHelpFormatter,
-    )
+def _values(annotation) -> str:
+    "What a setting can be, for the help: its choices, or just a value."
+    for part in (annotation, *get_args(annotation)):
+        if get_origin(part) is Literal:
+            return "|".join(get_args(part))
+    return "VALUE"
+
+
+def _parser(**options):
+    "jsonargparse's parser, with short help and errors that are raised."
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
     class Help(DefaultHelpFormatter):
-        "Only the comment: the types are the settings' own."
+        "Only the comment: the settings know their types themselves."
 
         def _get_help_string(self, action):
-            return action.help
+            return action.help or ""
 
-    rules = dict(exit_on_error=False, formatter_class=Help, description=kind.__doc__)
-    parser = ArgumentParser(**rules)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file of these")
-    comments = _comments(kind)
+    rules = dict(exit_on_error=False, print_config=None, formatter_class=Help)
+    return ArgumentParser(**rules, **options)
+
+
+def _options(kind: type):
+    "A parser for the settings of a kind of job."
+    from jsonargparse import SUPPRESS, ActionConfigFile
+
+    usage = "python -m rcg.jobs COMMAND [--config FILE] [--SETTING VALUE ...]"
+    parser, comments = _parser(description=kind.__doc__, usage=usage), _comments(kind)
+    file = dict(action=ActionConfigFile, metavar="FILE", help="YAML file of settings")
+    parser.add_argument("--config", **file)
     for f in fields(kind):
-        said = dict(metavar="VALUE", help=comments[f.name].replace("%", "%%"))
+        said = dict(metavar=_values(f.type), help=comments[f.name])
         parser.add_argument(f"--{f.name}", type=Any, default=SUPPRESS, **said)
     return parser
 
-# %% ../../nbs/running/06a_commands.ipynb #4b664866
+# %% ../../nbs/running/06a_commands.ipynb #c3238b0d
 COMMANDS = {  # name: what it does, and with which settings
     "check": ("look whether a training can start, and how long it takes", TrainingJob),
     "train": ("train a network, or go on with it", TrainingJob),
@@ -199,9 +210,7 @@ def parse(arguments: list[str] | None = None):  # command, job
     "What a command line asks for. Raises `ValueError` that names what is wrong."
     from argparse import ArgumentError
 
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="python -m rcg.jobs", exit_on_error=False)
+    parser = _parser(prog="python -m rcg.jobs", description=__doc__)
     commands = parser.add_subcommands(required=True, dest="command")
     for name, (purpose, kind) in COMMANDS.items():
         commands.add_subcommand(name, _options(kind), help=purpose)

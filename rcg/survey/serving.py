@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['application', 'make', 'serve', 'export', 'remove', 'main']
 
-# %% ../../nbs/survey/03_serving.ipynb #004558d4
+# %% ../../nbs/survey/03_serving.ipynb #148612c2
 import asyncio
 import json
 import socket
@@ -23,7 +23,7 @@ from .answers import Answers, answer_rows, open_survey, remove_rater
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, page, respond
 
-# %% ../../nbs/survey/03_serving.ipynb #8a89d6df
+# %% ../../nbs/survey/03_serving.ipynb #e87e01ac
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -57,7 +57,7 @@ class _Handler(RequestHandler):
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(f"{status_code}: {self._reason}\n")  # and no traceback
 
-# %% ../../nbs/survey/03_serving.ipynb #3dda2a55
+# %% ../../nbs/survey/03_serving.ipynb #444428ff
 class _Text(_Handler):
     "A text that is always the same."
 
@@ -92,7 +92,7 @@ class _Screens(_Handler):
             raise HTTPError(503) from None
         self.finish(screen)
 
-# %% ../../nbs/survey/03_serving.ipynb #f6973768
+# %% ../../nbs/survey/03_serving.ipynb #db7288d3
 def application(
     answers: Answers,
     names: tuple[str, ...] = (),  # by which the server may be called, beside localhost
@@ -128,13 +128,37 @@ class _Missing(_Handler):
     def prepare(self):
         raise HTTPError(404)
 
-# %% ../../nbs/survey/03_serving.ipynb #b24e63df
+# %% ../../nbs/survey/03_serving.ipynb #f7f0527d
+_BUSY = (
+    b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"Very many people are here. Please come back in a minute.\n"
+)
+
+
+class _Server(HTTPServer):
+    "An HTTP server for a limited number of connections at a time."
+
+    most, open = 500, 0
+
+    def handle_stream(self, stream, address):
+        if self.open >= self.most:
+            stream.write(_BUSY)
+            stream.close()
+            return
+        self.open += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, connection):
+        self.open -= 1
+        super().on_close(connection)
+
+
 async def _answer(application: Application, sockets: list[socket.socket]):
     limits = dict(max_body_size=4096, idle_connection_timeout=60, body_timeout=15)
-    HTTPServer(application, **limits).add_sockets(sockets)
+    _Server(application, **limits).add_sockets(sockets)
     await asyncio.Event().wait()  # until the process ends
 
-# %% ../../nbs/survey/03_serving.ipynb #da63755a
+# %% ../../nbs/survey/03_serving.ipynb #b918b3f4
 def make(
     folder: str,  # to make
     first: str,  # name=samples, which are a folder, a run directory or an .npz file
@@ -161,7 +185,7 @@ def make(
         f"next: python -m rcg.survey serve {folder}"
     )
 
-# %% ../../nbs/survey/03_serving.ipynb #bd66d916
+# %% ../../nbs/survey/03_serving.ipynb #aad230cb
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
@@ -194,7 +218,7 @@ def serve(
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 
-# %% ../../nbs/survey/03_serving.ipynb #0838d1c0
+# %% ../../nbs/survey/03_serving.ipynb #33ad6d68
 def _no_formula(value):
     "A text that no spreadsheet takes for a formula."
     risky = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
@@ -224,7 +248,7 @@ def remove(
     count = remove_rater(Answers(open_survey(folder)), rater)
     print(f"rater {rater} is deleted, with {count} answers")
 
-# %% ../../nbs/survey/03_serving.ipynb #11b13df2
+# %% ../../nbs/survey/03_serving.ipynb #63124d93
 def main(arguments: list[str] | None = None):
     "The command line."
     parser = ArgumentParser(
