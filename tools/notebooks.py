@@ -1,8 +1,9 @@
 """Work on the notebooks from a terminal.
 
-python tools/notebooks.py run nbs/06_training.ipynb ...   execute in place, one after the other, and clean
-python tools/notebooks.py run -f small.yaml nbs/sample.ipynb   the same with other parameters, which leave no trace but the outputs
-python tools/notebooks.py readme                          write README.md from nbs/index.ipynb
+python tools/notebooks.py run NOTEBOOK...            execute in place and clean
+python tools/notebooks.py run -f small.yaml NOTEBOOK   with other parameters, which
+                                                     leave no trace but the outputs
+python tools/notebooks.py readme                     README.md from nbs/index.ipynb
 """
 
 import argparse
@@ -20,12 +21,18 @@ ROOT = Path(__file__).parent.parent
 
 def bar_name(line: str) -> str | None:
     "What a progress bar is called; None for any other line."
-    found = re.match(r"(.*?): +\d+%\|", line)
-    return found and found[1]
+    found = re.match(r"(?:(.*?): )? *\d+%\|", line)
+    return found and (found[1] or "")
+
+
+def without_bar(line: str) -> str:
+    "A progress bar as a short line: what, how many, how long, and what it measured."
+    pattern = r"(.*?:?) *\d+%\|[^|]*\| (\S+) \[([\d:]+)<[^,]*, *[^,\]]*(,.*)?\]"
+    return re.sub(pattern, r"\1 \2 in \3\4", line).strip()
 
 
 def tidy(cell: nbformat.NotebookNode):
-    "One output per stream, progress bars as they were last seen, each once, nothing blank, no widgets."
+    "One output per stream, each progress bar once, on one line; no live widgets."
     streams = {}
     for output in cell.outputs:
         if output.output_type == "stream":
@@ -36,12 +43,14 @@ def tidy(cell: nbformat.NotebookNode):
         lines = re.sub(r".*\r(?=[^\n])", "", output.text).splitlines()
         last = {bar_name(line): i for i, line in enumerate(lines)}
         shown = [
-            line
+            without_bar(line)
             for i, line in enumerate(lines)
             if "\x1b[A" not in line
-            and (not bar_name(line) or last[bar_name(line)] == i)
+            and (bar_name(line) is None or last[bar_name(line)] == i)
         ]
         output.text = re.sub(r"\n{3,}", "\n\n", "\n".join(shown)).strip() + "\n"
+    if "#| exec_doc" in cell.source:  # made anew whenever the site is
+        cell.outputs = []
     keep = [s for s in streams.values() if s.text.strip()]
     live = "application/vnd.jupyter.widget-view+json"  # nothing without its kernel
     cell.outputs = keep + [
@@ -52,7 +61,7 @@ def tidy(cell: nbformat.NotebookNode):
 
 
 def run(path: Path, parameters: dict):
-    "Execute a notebook where it lies, and keep what a reader of its outputs wants to see."
+    "Execute a notebook where it lies, and keep what a reader wants to see."
     notebook = nbformat.read(path, as_version=4)
     tagged = next(
         (
@@ -78,20 +87,28 @@ def run(path: Path, parameters: dict):
     nbdev_clean(str(path))
 
 
+SITE_ONLY = "<!-- From here on only on the site. -->"
+
+
+def for_github(text: str) -> str:
+    "A cell's text with links from the repository's root, and captions below images."
+    image = r'!\[((?:[^]]|\]\()*?)\]\((\S+?)\)\{fig-alt="([^"]*)"\}'
+    text = re.sub(image, r"![\3](\2)\n\n*\1*", text)
+    text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", text)
+    return text.replace("](../", "](")
+
+
 def readme() -> str:
-    "The text of index.ipynb as a README: prose and code, no outputs, links that work from the repository's root."
+    "The text of index.ipynb as a README: prose and code, no outputs."
     notebook = nbformat.read(ROOT / "nbs" / "index.ipynb", as_version=4)
     parts = ["<!-- Written by tools/notebooks.py from nbs/index.ipynb: edit that. -->"]
     for cell in notebook.cells:
-        if cell.source.startswith("#| hide"):
-            continue
+        if cell.source.startswith(SITE_ONLY):
+            break
         if cell.cell_type == "markdown":
-            text = re.sub(r"\]\((?!https?:|#|\.\./)", "](nbs/", cell.source)
-            parts.append(text.replace("](../", "]("))
+            parts.append(for_github(cell.source))
         elif cell.cell_type == "code":
-            code = re.sub(
-                r"^#\|.*\n", "", cell.source, flags=re.M
-            )  # directives are for nbdev
+            code = re.sub(r"^#\|.*\n", "", cell.source, flags=re.M)
             parts.append(f"```python\n{code}\n```")
     return "\n\n".join(parts) + "\n"
 

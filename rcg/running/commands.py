@@ -153,13 +153,14 @@ def _shown(command: list[str]) -> int:  # exit status
             raise
     return child.returncode
 
-# %% ../../nbs/running/06a_commands.ipynb #1af1c681
+# %% ../../nbs/running/06a_commands.ipynb #9f62d6d4
 def _comments(kind: type) -> dict[str, str]:
-    "What the source says beside every setting."
-    found = re.findall(
-        r"^    (\w+): .*  # (.*)$", inspect.getsource(kind), re.MULTILINE
-    )
-    return dict(found)
+    "What the source says beside every setting; nothing if the source is a notebook."
+    try:
+        source = inspect.getsource(kind)
+    except OSError:
+        return {}
+    return dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
 
 
 def _values(annotation) -> str:
@@ -193,7 +194,7 @@ def _options(kind: type):
     file = dict(action=ActionConfigFile, metavar="FILE", help="YAML file of settings")
     parser.add_argument("--config", **file)
     for f in fields(kind):
-        said = dict(metavar=_values(f.type), help=comments[f.name])
+        said = dict(metavar=_values(f.type), help=comments.get(f.name, ""))
         parser.add_argument(f"--{f.name}", type=Any, default=SUPPRESS, **said)
     return parser
 

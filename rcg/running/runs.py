@@ -84,7 +84,7 @@ def _must_match(folder: Path, then: dict, now: dict):
         "another output notebook), or delete this one"
     )
 
-# %% ../../nbs/running/04_runs.ipynb #e22cc3f9
+# %% ../../nbs/running/04_runs.ipynb #0d3ced9e
 class Run:
     """A directory for the results of one set of settings.
 
@@ -99,11 +99,9 @@ class Run:
         self.path = run_path(path)
         self.settings = described(settings, essential=True)  # plain JSON
         file = self.path / "settings.json"
-        with claim(self.path / ".settings", patience=60):
-            if file.exists():
-                _must_match(self.path, load_json(file), self.settings)
-            else:
-                save_json(file, self.settings)
+        if not file.exists():
+            save_json(file, self.settings)
+        _must_match(self.path, load_json(file), self.settings)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
