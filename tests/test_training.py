@@ -1,0 +1,297 @@
+"""What the training loop promises: equal numbers, nothing lost, errors in words."""
+
+import math
+import signal
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rcg.attack import L2, Attack
+from rcg.classifier import Classifier, ClassifierConfig
+from rcg.data import digits
+from rcg.diffusion import Diffusion, DiffusionConfig
+from rcg.training import (
+    CHECKPOINT,
+    ClassifierLoss,
+    DenoiserLoss,
+    NonFiniteLoss,
+    TrainingConfig,
+    evaluating,
+    fit,
+    load_tensors,
+    train,
+    train_classifier,
+    train_denoiser,
+)
+from rcg.unet import UNet, UNetConfig
+
+SHAPE = dict(
+    image_size=8, channels=1, width=32, multipliers=(1,), depth=1, attention=()
+)
+CONFIG = TrainingConfig(steps=8, schedule=20, batch_size=8, ema_decay=0.5, save_every=4)
+
+
+def fresh_unet(**changes):
+    torch.manual_seed(0)
+    return UNet(UNetConfig(**SHAPE | changes))
+
+
+def fresh_classifier(**changes):
+    torch.manual_seed(0)
+    return Classifier(ClassifierConfig(**SHAPE | dict(head_width=32) | changes))
+
+
+def begin(folder=None, config=CONFIG, unet=None, diffusion=None):
+    unet = fresh_unet() if unet is None else unet
+    return train_denoiser(unet, diffusion or Diffusion(), digits(), config, folder)
+
+
+def weights(state):
+    return torch.cat([v.flatten() for v in state.result.state_dict().values()])
+
+
+def stored_step(folder):
+    return load_tensors(folder / CHECKPOINT, header=True)[1]["step"]
+
+
+# --- the same numbers
+
+
+def test_gradients_of_pieces_add_up_to_those_of_the_batch():
+    whole, pieces = (
+        [row["loss"] for row in list(begin(config=config))[-1].history]
+        for config in (CONFIG, replace(CONFIG, microbatch=3))
+    )
+    assert np.allclose(whole, pieces, rtol=1e-4)
+
+
+def test_the_average_follows_its_formula():
+    expected = None
+    for state in begin():
+        w = state.model.out[2].weight.detach().clone()
+        expected = w if expected is None else 0.5 * expected + 0.5 * w
+    assert torch.allclose(state.result.out[2].weight, expected, atol=1e-7)
+    assert not state.result.out[2].weight.equal(w)
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_no_warmup_is_the_rate_itself(warmup):
+    config = TrainingConfig(steps=20, schedule=30, lr=1e-3, warmup=warmup)
+    assert [config.lr_at(k) for k in range(20)] == [
+        1e-3 * (1 - k / 30) for k in range(20)
+    ]
+
+
+# --- interruptions
+
+
+def test_a_closed_run_has_stored_its_last_step(tmp_path):
+    run = begin(tmp_path)
+    for _ in islice(run, 6):
+        pass
+    run.close()
+    assert stored_step(tmp_path) == 6
+    resumed, whole = list(begin(tmp_path))[-1], list(begin())[-1]
+    assert resumed.start == 6 and resumed.history == whole.history
+    assert weights(resumed).equal(weights(whole))
+
+
+class Interrupting(DenoiserLoss):
+    "Raises the signal when the loss of step 3 is asked for."
+
+    def __call__(self, model, *batch):
+        if self.asked() == 3:
+            signal.raise_signal(signal.SIGINT)
+        return super().__call__(model, *batch)
+
+    calls = []
+
+    def asked(self):
+        self.calls.append(0)
+        return len(self.calls) - 1
+
+
+def test_ctrl_c_stores_the_last_step_and_says_how_to_go_on(tmp_path, capsys):
+    Interrupting.calls.clear()
+    run = train(
+        fresh_unet(), Interrupting(Diffusion()), digits(), 1000, CONFIG, tmp_path
+    )
+    with pytest.raises(KeyboardInterrupt):
+        fit(run)
+    assert stored_step(tmp_path) == 3
+    assert "step 3 is saved: start the same run again" in capsys.readouterr().err
+
+
+def test_a_signal_during_the_update_waits_for_its_end(tmp_path, monkeypatch):
+    done, update = [], torch.optim.AdamW.step
+
+    def interrupted(self, *args):
+        if len(done) == 2:
+            signal.raise_signal(signal.SIGINT)  # before the weights have changed
+        update(self, *args)
+        done.append(True)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(begin(tmp_path))
+    assert len(done) == 3 == stored_step(tmp_path)
+    monkeypatch.undo()
+    resumed, whole = list(begin(tmp_path))[-1], list(begin())[-1]
+    assert weights(resumed).equal(weights(whole))
+
+
+def test_an_older_step_never_replaces_a_newer_one(tmp_path):
+    late = begin(tmp_path)
+    next(late)
+    list(begin(tmp_path))  # another process, which has gone further
+    newer = load_tensors(tmp_path / CHECKPOINT)[0]
+    with pytest.raises(RuntimeError, match="is from step 8, later than this run's"):
+        for state in late:
+            if state.step == 6:
+                late.close()
+    kept = load_tensors(tmp_path / CHECKPOINT)[0]
+    assert stored_step(tmp_path) == 8 and all(kept[k].equal(newer[k]) for k in newer)
+
+
+def test_a_finished_run_yields_its_state_once(tmp_path):
+    list(begin(tmp_path))
+    (state,) = begin(tmp_path)
+    assert state.step == state.start == 8
+
+
+# --- errors
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
+    list(begin(tmp_path, replace(CONFIG, steps=4)))
+    with pytest.raises(NonFiniteLoss, match="lower the learning rate"):
+        list(begin(tmp_path, replace(CONFIG, steps=12, lr=1e20)))
+    tensors, metadata = load_tensors(tmp_path / CHECKPOINT)
+    assert metadata["step"] == 4 and all(v.isfinite().all() for v in tensors.values())
+    state = list(begin(tmp_path, replace(CONFIG, steps=12)))[-1]
+    assert math.isfinite(state.history[-1]["loss"])
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(config=replace(CONFIG, batch_size=4)), "batch_size was 8, is 4"),
+        (dict(config=replace(CONFIG, warmup=5)), "warmup was 0, is 5"),
+        (dict(diffusion=Diffusion(DiffusionConfig(100))), "loss was DenoiserLoss"),
+        (dict(unet=fresh_unet(width=64)), "of another shape"),
+        (dict(config=replace(CONFIG, steps=2)), "more than the 2 asked for"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(tmp_path, changes, message):
+    list(begin(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        next(begin(tmp_path, **changes))
+
+
+def test_what_has_no_effect_may_change(tmp_path):
+    list(begin(tmp_path, replace(CONFIG, steps=4)))
+    freely = replace(CONFIG, save_every=3, microbatch=4, workers=1)
+    assert list(begin(tmp_path, freely))[-1].step == 8
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("save_every", 0),
+        ("lr", -1.0),
+        ("lr", math.nan),
+        ("ema_decay", 1.0),
+        ("warmup", -1),
+        ("workers", -1),
+        ("weight_decay", math.inf),
+        ("microbatch", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        TrainingConfig(**dict(steps=8) | {name: value})
+
+
+def test_a_schedule_is_not_shorter_than_the_run():
+    with pytest.raises(ValueError, match="at most as many steps as the schedule has"):
+        TrainingConfig(steps=20, schedule=10)
+
+
+@pytest.mark.parametrize("label", [-100, 10])
+def test_unknown_labels_are_refused(label):
+    data = digits()
+    data.labels[:] = label
+    run = train_classifier(fresh_classifier(), Diffusion(), data, CONFIG)
+    with pytest.raises(ValueError, match="labels must be from 0 to 9"):
+        next(run)
+
+
+def test_a_damaged_file_says_so(tmp_path):
+    list(begin(tmp_path, replace(CONFIG, steps=1)))
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(whole[:5000])
+    with pytest.raises(OSError, match="is not a whole safetensors file"):
+        load_tensors(tmp_path / CHECKPOINT)
+
+
+# --- losses
+
+
+def batch(count=8):
+    data = digits()
+    x0, y = data.all()[:count], data.labels[:count]
+    return x0, y, torch.full((count,), 300), torch.zeros_like(x0)
+
+
+def test_an_attack_leaves_every_mode_as_it_was():
+    classifier = fresh_classifier(dropout=0.5).eval()
+    classifier.out.train()  # a part in another mode
+    before = [m.training for m in classifier.modules()]
+    ClassifierLoss(Diffusion(), Attack(L2(0.5), 2))(classifier, *batch())
+    assert [m.training for m in classifier.modules()] == before
+    with evaluating(classifier):
+        assert not any(m.training for m in classifier.modules())
+
+
+class Foreign(nn.Module):
+    "A denoiser that knows nothing of this project."
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Conv2d(1, 2, 3, padding=1)
+        self.seen = []
+
+    def forward(self, x, t, labels):
+        self.seen.append(labels)
+        return self.net(x)
+
+
+def test_any_module_can_be_a_denoiser():
+    *_, state = train_denoiser(Foreign(), Diffusion(), digits(), CONFIG)
+    assert state.step == 8
+
+
+def test_labels_are_dropped_by_their_share_and_equally_when_resumed(tmp_path):
+    loss = DenoiserLoss(Diffusion(), drop_labels=0.25, null_label=10)
+    config = replace(CONFIG, batch_size=200, ema_decay=None)
+    seen = []
+    for stop in (8, 4):  # as a whole, and in two parts
+        folder = tmp_path / str(stop)
+        labels = []
+        for steps in sorted({stop, 8}):
+            model = Foreign()
+            torch.manual_seed(steps)  # what happened outside does not matter
+            list(
+                train(model, loss, digits(), 1000, replace(config, steps=steps), folder)
+            )
+            labels += model.seen
+        seen.append(torch.stack(labels))
+    share = (seen[0] == 10).float().mean().item()
+    assert 0.2 < share < 0.3 and seen[0].equal(seen[1])
+    assert seen[0].max() == 10 and (seen[0] == 10).any(1).all()
