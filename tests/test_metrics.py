@@ -1,0 +1,207 @@
+"""Metrics against slow exact ways to compute them, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+
+from rcg.diffusion import Diffusion
+from rcg.metrics import (
+    Gaussian,
+    accuracy,
+    bootstrap,
+    check_features,
+    density_coverage,
+    features,
+    frechet_distance,
+    gaussian,
+    named_extractor,
+    neighbourhoods,
+    pixels,
+    precision_recall,
+)
+
+
+def normal(*shape, seed=0):
+    rng = np.random.default_rng([seed, *shape])
+    return torch.from_numpy(rng.standard_normal(shape))
+
+
+# --- Fréchet distance
+
+
+def by_svd(x, y):
+    "From the QR decomposition of each cloud, which squares nothing."
+    roots = [torch.linalg.qr((v - v.mean(0)) / (len(v) - 1) ** 0.5).R for v in (x, y)]
+    overlap = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()
+    traces = sum(r.square().sum() for r in roots)
+    return ((x.mean(0) - y.mean(0)).square().sum() + traces - 2 * overlap).item()
+
+
+@pytest.mark.parametrize(
+    "n, m, width",
+    [(500, 400, 64), (100, 90, 256), (300, 40, 256), (64, 65, 64), (2, 3, 5)],
+)
+@pytest.mark.parametrize("decades", [0, 2, 4, 6])
+def test_frechet_distance_is_that_of_singular_values(n, m, width, decades):
+    mix = normal(width, width) * torch.logspace(0, -decades, width).double()
+    x, y = normal(n, width) @ mix, 1.1 * normal(m, width, seed=1) @ mix + 0.1
+    expected = by_svd(x, y)
+    for a, b in ((x, y), (y, x), (gaussian(x), y)):
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    bare = [Gaussian(g.mean, g.covariance) for g in map(gaussian, (x, y))]
+    assert frechet_distance(*bare) == pytest.approx(expected, rel=1e-4)
+
+
+def test_frechet_distance_of_equal_clouds_and_constant_features():
+    x = normal(50, 8)
+    x[:, 3:] = 1.0  # no variance, so that Cholesky's factor does not exist
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(torch.ones(9, 4), torch.zeros(9, 4)) == pytest.approx(4)
+
+
+def test_the_root_of_a_reference_is_computed_once():
+    reference = gaussian(normal(50, 8))
+    assert reference.root is reference.root
+    assert (reference.root.T @ reference.root).allclose(reference.covariance)
+
+
+# --- precision, recall, density, coverage
+
+
+def slowly(real, fake, k):
+    "All four by their definitions, from differences of all pairs."
+
+    def distances(a, b):
+        return (a[:, None] - b[None]).norm(dim=2)
+
+    radii = [distances(x, x).sort(1).values[:, k] for x in (real, fake)]
+    held = distances(fake, real) <= radii[0]
+    recall = (distances(real, fake) <= radii[1]).any(1)
+    density = held.double().sum() / (k * len(fake))
+    shares = (held.any(1), recall, density, held.any(0))
+    return [share.double().mean().item() for share in shares]
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("block", [7, 64, 2048])
+@pytest.mark.parametrize("shift", [0.0, 1e6])
+def test_neighbourhoods_are_those_of_their_definitions(k, block, shift):
+    real, fake = normal(90, 4) + shift, 0.8 * normal(70, 4, seed=1) + 0.3 + shift
+    found = [
+        *precision_recall(real, fake, k, block),
+        *density_coverage(real, fake, k, block),
+    ]
+    assert found == pytest.approx(slowly(real, fake, k), abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_copies_lie_in_themselves(dtype, scale):
+    torch.manual_seed(0)
+    real = (scale * torch.rand(5, 2048)).to(dtype).repeat_interleave(4, 0)
+    assert precision_recall(real, real.repeat(2, 1)) == (1, 1)
+    assert density_coverage(real, real.repeat(2, 1), k=3) == (pytest.approx(4 / 3), 1)
+    black = torch.zeros(20, 64, dtype=dtype)
+    assert precision_recall(black, black) == (1, 1)
+    nearly = real + scale * 1e-4 * torch.rand_like(real)  # no copies, radius 0
+    assert precision_recall(real, nearly)[0] == 0
+
+
+def test_one_far_image_does_not_spoil_the_others():
+    real = torch.cat([normal(40, 16), 1e6 * torch.ones(1, 16)])
+    fake = normal(40, 16, seed=1)
+    assert precision_recall(real, fake) == pytest.approx(slowly(real, fake, 3)[:2])
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    "value, error",
+    [(float("nan"), ValueError), (float("inf"), ValueError), (1e200, ValueError)],
+)
+def test_features_that_are_no_numbers(value, error):
+    x, y = normal(20, 4), normal(20, 4)
+    y[7, 2] = value
+    for call in (frechet_distance, precision_recall, density_coverage):
+        with pytest.raises(error, match="not finite, or are too large"):
+            call(x, y)
+
+
+def test_features_of_the_wrong_type_or_shape():
+    with pytest.raises(
+        TypeError, match="real must be a tensor of floats, not torch.int"
+    ):
+        precision_recall(torch.ones(9, 4, dtype=torch.int64), normal(9, 4))
+    with pytest.raises(TypeError, match="features must be a tensor of floats"):
+        gaussian(np.ones((9, 4)))
+    with pytest.raises(ValueError, match=r"fake must be \(N, D\), N at least 4"):
+        precision_recall(normal(9, 4), normal(3, 4))
+    with pytest.raises(ValueError, match="must be at least 1"):
+        neighbourhoods(normal(9, 4), normal(9, 4), k=0)
+    with pytest.raises(ValueError, match="differ in width: 4 and 3"):
+        frechet_distance(normal(9, 4), normal(9, 3))
+    with pytest.raises(ValueError, match="differ in width: 4 and 3"):
+        precision_recall(normal(9, 4), normal(9, 3))
+    check_features(normal(1, 1))
+
+
+@pytest.mark.parametrize(
+    "labels, draws",
+    [
+        (torch.tensor([0.0, 1.0]), 9),
+        (torch.tensor([0.0, float("nan")]), 9),
+        (torch.zeros(2, 2, dtype=torch.int64), 9),
+        (torch.zeros(0, dtype=torch.int64), 9),
+        (torch.zeros(2, dtype=torch.int64), 0),
+    ],
+)
+def test_labels_of_a_bootstrap(labels, draws):
+    with pytest.raises(ValueError, match="labels must be"):
+        bootstrap(lambda i: 0.0, labels, draws)
+
+
+def test_huge_labels_cost_nothing():
+    labels = torch.tensor([0] * 10 + [20_000_000] * 10)
+    seen = []
+    bootstrap(lambda i: seen.append(i) or 0.0, labels, 5)
+    assert all((i < 10).sum() == 10 for i in seen)
+
+
+def test_images_in_other_units():
+    bytes_as_floats = torch.rand(4, 3, 8, 8) * 255
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        features(bytes_as_floats, pixels)
+    shown = [
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4), TypeError),
+        (bytes_as_floats, torch.arange(4), ValueError),
+        (torch.zeros(4, 1, 8, 8), torch.arange(4).float(), TypeError),
+        (torch.zeros(4, 1, 8, 8), torch.arange(3), ValueError),
+    ]
+    for images, labels, error in shown:
+        with pytest.raises(error, match="images|labels"):
+            accuracy(lambda x, t: x.mean((1, 2)), Diffusion(), images, labels, [0])
+
+
+@pytest.mark.parametrize("name", ["resnet", "rcg.metrics:nothing", "nowhere:pixels"])
+def test_unknown_extractors(name):
+    with pytest.raises(ValueError, match="extractor"):
+        named_extractor(name)
+
+
+# --- accuracy
+
+
+def test_shares_of_the_accuracy_add_up():
+    images = normal(53, 1, 8, 8).float().clamp(-1, 1)
+    labels = torch.arange(53) % 4
+
+    def classifier(x, t):
+        return x.flatten(1)[:, :4]
+
+    on = (classifier, Diffusion(), images, labels, [100, range(0, 500)])
+    parts = [
+        np.array(accuracy(*on, batch_size=7, share=(k, 5))) * len(range(k, 53, 5))
+        for k in range(5)
+    ]
+    assert np.allclose(sum(parts) / 53, accuracy(*on, batch_size=7))
