@@ -1,10 +1,11 @@
 """How much of an attack is needed while a classifier is trained: writes a small table.
 
-python tools/attack_over_training.py settings.yaml results/cifar10-classifiers/cifar10-robust-attack.csv 0 100 300 1000
+python tools/attack_over_training.py settings.yaml results/attack.csv 0 100 300 1000
 
-The settings are those of a training job. It is trained to each of the given iterations in turn; a run that is there
-already is continued. One row of the table is the share of images still under attack at each step of PGD, with the
-weights that the training has reached. The images are the fifty of the package, at timesteps 0, 100, … 900.
+The settings are those of a training job. It is trained to each of the given iterations
+in turn; a run that is there already is continued. One row of the table is the share of
+images still under attack at each step of PGD, with the weights that the training has
+reached. The images are the fifty of the package, at timesteps 0, 100, … 900.
 """
 
 import argparse
@@ -17,32 +18,24 @@ import yaml
 from rcg.attack import pgd_steps
 from rcg.classifier import Classifier
 from rcg.data import cifar10_samples
-from rcg.diffusion import Diffusion
 from rcg.running.files import read_table, run_path, write_table
-from rcg.running.jobs import TrainingJob, from_parameters, job_attack, network_config, train_job, training_config
-from rcg.running.presets import preset
+from rcg.running.jobs import TrainingJob, TrainingPlan, train_job
 
 
 def classifier_after(job: TrainingJob, iterations: int) -> Classifier:
-    "The network as it attacks itself after so many iterations: its weights, not their moving average."
+    "The network as it attacks itself: its weights, not their moving average."
     if iterations:
         return train_job(replace(job, steps=iterations)).model.eval()
-    torch.manual_seed(training_config(job).seed)
-    return Classifier(network_config(job)).eval()
+    return job.resolve().build().eval()
 
 
-def shares(job: TrainingJob, classifier: Classifier) -> dict[str, float]:
+def shares(plan: TrainingPlan, classifier: Classifier) -> dict[str, float]:
     "Share of images that are still attacked at each step."
-    samples, diffusion, attack = (
-        cifar10_samples(),
-        Diffusion(preset(job.preset).diffusion),
-        job_attack(job),
-    )
+    samples, attack = cifar10_samples(), plan.attack
     x0, y = samples.all().repeat(10, 1, 1, 1), samples.labels.repeat(10)
     t = torch.arange(0, 1000, 100).repeat_interleave(len(samples))
-    x_t = diffusion.q_sample(
-        x0, t, torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
-    )
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    x_t = plan.diffusion.q_sample(x0, t, noise)
     states = pgd_steps(
         classifier, x_t, t, y, attack.threat, attack.steps, attack.step_size
     )
@@ -58,13 +51,11 @@ def main():
     parser.add_argument("settings", help="YAML file of the training job")
     parser.add_argument(
         "table",
-        help="CSV file to write, relative to the repository; iterations that it has are kept",
+        help="CSV file to write, relative to the repository; what it has is kept",
     )
     parser.add_argument("iterations", type=int, nargs="+", help="where to measure")
     args = parser.parse_args()
-    job = from_parameters(
-        TrainingJob, yaml.safe_load(Path(args.settings).read_text()), strict=True
-    )
+    job = TrainingJob(**yaml.safe_load(Path(args.settings).read_text()))
     table = run_path(args.table)
     rows = (
         {row["iterations"]: row for row in read_table(table)} if table.exists() else {}
@@ -72,7 +63,7 @@ def main():
     for iterations in sorted(set(args.iterations) - set(rows)):
         rows[iterations] = {
             "iterations": iterations,
-            **shares(job, classifier_after(job, iterations)),
+            **shares(job.resolve(), classifier_after(job, iterations)),
         }
         write_table(table, [rows[k] for k in sorted(rows)])
         print(rows[iterations], flush=True)

@@ -67,7 +67,7 @@ DIGITS = Preset(
     sampling=Sampling(20, "ddim", vanilla_scale=1.0, robust_scale=1.0, images=750),
 )
 
-# %% ../../nbs/running/03_presets.ipynb #035868a2
+# %% ../../nbs/running/03_presets.ipynb #a2655cc3
 _MNIST = dict(
     image_size=28, channels=1, width=32, multipliers=(1, 2, 2), depth=1, attention=(7,)
 )
@@ -79,7 +79,7 @@ MNIST = Preset(
     unet=UNetConfig(**_MNIST, heads=4),
     classifier=ClassifierConfig(**_MNIST, head_width=32),
     diffusion=DiffusionConfig(),
-    attack=Attack(L2(2.0), steps=7),
+    attack=Attack(L2(3.0), steps=7),
     denoiser_training=TrainingConfig(
         5000, schedule=5000, weight_decay=0.0, ema_decay=0.999, **_BRIEF
     ),
