@@ -7,7 +7,7 @@ __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature',
            'notebooks', 'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'documented', 'defined', 'Pages',
            'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail', 'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #ae34b964
+# %% ../../nbs/running/09_site.ipynb #5d6133d0
 import ast
 import base64
 import io
@@ -20,14 +20,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #643a24e8
+# %% ../../nbs/running/09_site.ipynb #6c9960ac
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = [t for t in tokens if t.type == tokenize.COMMENT]
     return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #38613e46
+# %% ../../nbs/running/09_site.ipynb #0348f953
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -61,7 +61,7 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #6bac3a1b
+# %% ../../nbs/running/09_site.ipynb #b693f528
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
@@ -85,7 +85,7 @@ def signature(
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #7da42d3e
+# %% ../../nbs/running/09_site.ipynb #532f5856
 def markdown_table(
     heading: tuple[str, ...],  # one text per column
     rows: list[tuple[str, ...]],  # the same
@@ -95,7 +95,7 @@ def markdown_table(
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #990b6b69
+# %% ../../nbs/running/09_site.ipynb #e9def0fd
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -114,7 +114,7 @@ def table(
         rows.append(("**returns**", f"`{ast.unparse(returned)}`", about))
     return markdown_table(("parameter", "type", "meaning"), rows)
 
-# %% ../../nbs/running/09_site.ipynb #805e9ced
+# %% ../../nbs/running/09_site.ipynb #d074e8a7
 LONGEST_OPEN = 40  # lines of a cell that a page shows without a click
 
 
@@ -139,7 +139,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #9650fbba
+# %% ../../nbs/running/09_site.ipynb #e724814e
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -158,7 +158,7 @@ def symbols(
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #c99bf78f
+# %% ../../nbs/running/09_site.ipynb #659082dd
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -181,7 +181,7 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #19825692
+# %% ../../nbs/running/09_site.ipynb #1b95ee61
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -197,7 +197,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #b031ef39
+# %% ../../nbs/running/09_site.ipynb #810574cd
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -211,7 +211,7 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #c6e187e0
+# %% ../../nbs/running/09_site.ipynb #684af28c
 def documented(
     cell,  # an exported one
     shown: bool,  # its source is part of the page
@@ -225,11 +225,14 @@ def documented(
     for node, owner in symbols(cell.source):
         name = f"{owner}.{node.name}" if owner else node.name
         link = f"{address}#L{lines[name]}" if name in lines else ""
+        if owner and shown and short:  # the source below says it; links find it
+            entries.append(f"[]{{#{name.lower()}}}")
+            continue
         full = not (shown and short)
         entries.append(entry(node, cell.source, owner, full, link, linked))
     return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
 
-# %% ../../nbs/running/09_site.ipynb #637ceb0e
+# %% ../../nbs/running/09_site.ipynb #b45070a2
 def defined(
     nb,  # a notebook
     config,  # nbdev's settings
@@ -244,7 +247,7 @@ def defined(
     lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
     return f"{config.git_url}/blob/{config.branch}/{file}", lines
 
-# %% ../../nbs/running/09_site.ipynb #85d37c4b
+# %% ../../nbs/running/09_site.ipynb #34fff6b7
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -293,7 +296,7 @@ def prose(text: str) -> list:
 
     return [mk_cell(text, "markdown")] if text else []
 
-# %% ../../nbs/running/09_site.ipynb #96c7e6e3
+# %% ../../nbs/running/09_site.ipynb #e1afa1f0
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -304,7 +307,7 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #4a12e2b8
+# %% ../../nbs/running/09_site.ipynb #eb05623b
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
@@ -327,7 +330,7 @@ def page_index(
         parts.append(f"### {section['section']}\n\n{table}")
     return "\n\n".join(parts)
 
-# %% ../../nbs/running/09_site.ipynb #9f3d84a1
+# %% ../../nbs/running/09_site.ipynb #4e69ff0d
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
@@ -355,7 +358,7 @@ def first_line(node: ast.AST) -> str:
     "The first line of a docstring."
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
-# %% ../../nbs/running/09_site.ipynb #940d7734
+# %% ../../nbs/running/09_site.ipynb #9b1f0338
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -376,7 +379,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #5542f025
+# %% ../../nbs/running/09_site.ipynb #046f6a91
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels
