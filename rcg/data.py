@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['from_uint8', 'to_uint8', 'LabeledImages', 'digits', 'image_grid', 'asset', 'mnist', 'cifar10', 'cifar10_samples',
-           'labeled_array', 'min_max', 'Augmented', 'mirrored', 'batches']
+           'min_max', 'Augmented', 'mirrored', 'batches']
 
 # %% ../nbs/00_data.ipynb #5c5bcd0e
 import warnings
@@ -211,12 +211,6 @@ def cifar10(
 def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
     return _packed("cifar10-samples.npz")
-
-# %% ../nbs/00_data.ipynb #842b97f3
-def labeled_array(path, flip=False):
-    from rcg.running.images import open_images
-
-    return open_images(path, train=flip)
 
 # %% ../nbs/00_data.ipynb #ef073807
 def min_max(
