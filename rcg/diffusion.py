@@ -7,7 +7,7 @@ __all__ = ['SCHEDULES', 'RESPACING', 'linear_betas', 'cosine_betas', 'check_inpu
            'DiffusionConfig', 'NoisingProcess', 'noise_like', 'Prediction', 'Diffusion', 'pixel_log_likelihood',
            'gaussian_kl', 'Loss', 'denoising_loss']
 
-# %% ../nbs/01_diffusion.ipynb #190befc0
+# %% ../nbs/01_diffusion.ipynb #26580ae1
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .running.settings import Count, settings
 
-# %% ../nbs/01_diffusion.ipynb #a9f18819
+# %% ../nbs/01_diffusion.ipynb #64bb7e9d
 def linear_betas(
     steps: int,  # T
 ) -> np.ndarray:  # (T,) float64
@@ -34,7 +34,7 @@ def cosine_betas(
 
 SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
 
-# %% ../nbs/01_diffusion.ipynb #d2a0b237
+# %% ../nbs/01_diffusion.ipynb #16743dc8
 def _check_index(name: str, index: Tensor, images: Tensor):
     "Raise unless this is one int64 for each image, on the same device."
     if not isinstance(index, Tensor) or index.dtype != torch.int64:
@@ -56,7 +56,7 @@ def _extremes(*tensors: Tensor) -> list[tuple[float, float]]:
     values = torch.stack(ends).tolist()
     return list(zip(values[::2], values[1::2]))
 
-# %% ../nbs/01_diffusion.ipynb #fc36ad95
+# %% ../nbs/01_diffusion.ipynb #e94b78a4
 def check_inputs(
     images: Tensor,  # (N, C, H, W) float, clean or noisy
     t: Tensor | None = None,  # (N,) int64
@@ -99,7 +99,7 @@ def check_inputs(
             seen = f"{low:.0f} to {high:.0f}"
             raise ValueError(f"{name} must be {wanted}, but ranges from {seen}")
 
-# %% ../nbs/01_diffusion.ipynb #1ecef142
+# %% ../nbs/01_diffusion.ipynb #5ab9279c
 def evenly_spaced(
     count: int,  # how many timesteps to keep
     steps: int,  # T
@@ -132,7 +132,7 @@ def evenly_strided(
 
 RESPACING = {"ddpm": evenly_spaced, "ddim": evenly_strided}
 
-# %% ../nbs/01_diffusion.ipynb #c04caa8a
+# %% ../nbs/01_diffusion.ipynb #2475b3f4
 @settings
 class DiffusionConfig:
     "A forward process, and what is assumed of the variance of its reverse."
@@ -148,7 +148,7 @@ class DiffusionConfig:
                 "it would add infinite noise"
             )
 
-# %% ../nbs/01_diffusion.ipynb #ebf2fe41
+# %% ../nbs/01_diffusion.ipynb #019c7a1a
 def _coefficients(
     alpha: np.ndarray,  # (T,) float64 signal at every timestep
     timesteps: np.ndarray,  # the ones visited, rising
@@ -171,7 +171,7 @@ def _coefficients(
         unfinished=visited >= 0,
     )
 
-# %% ../nbs/01_diffusion.ipynb #b63913b9
+# %% ../nbs/01_diffusion.ipynb #10e40574
 class NoisingProcess:
     "The process q that turns images into noise, over all timesteps or those visited."
 
@@ -222,7 +222,7 @@ class NoisingProcess:
         "The mean of q(x_t' | x_t, x_0)."
         return self.at("weight_x0", t) * x0 + self.at("weight_xt", t) * x_t
 
-# %% ../nbs/01_diffusion.ipynb #5370ab46
+# %% ../nbs/01_diffusion.ipynb #4f622cd8
 def noise_like(
     x: Tensor,  # (N, ...)
     seed: int = 0,
@@ -232,7 +232,7 @@ def noise_like(
     noise = rng.standard_normal(tuple(x.shape), dtype=np.float32)
     return torch.from_numpy(noise).to(x.device)
 
-# %% ../nbs/01_diffusion.ipynb #a80eed54
+# %% ../nbs/01_diffusion.ipynb #59381f87
 class Prediction(NamedTuple):
     "What a denoiser says of the step from x_t; every field (N, C, H, W)."
 
@@ -253,7 +253,7 @@ def _noise_and_v(output: Tensor, x_t: Tensor, variance: str) -> tuple[Tensor, ..
         )
     return output.split(x_t.shape[1], dim=1)
 
-# %% ../nbs/01_diffusion.ipynb #c2c79e10
+# %% ../nbs/01_diffusion.ipynb #17763dfb
 class Diffusion(NoisingProcess):
     "The noising process q, and its reversal p by a denoiser `model(x_t, t, labels)`."
 
@@ -295,7 +295,7 @@ class Diffusion(NoisingProcess):
         noise = self.noise_from_x0(x_t, t, x0)
         return self.at("signal_prev", t) * x0 + self.at("noise_prev", t) * noise
 
-# %% ../nbs/01_diffusion.ipynb #0f091d6f
+# %% ../nbs/01_diffusion.ipynb #36d05dd4
 def _normal_cdf(x: Tensor) -> Tensor:
     "The tanh approximation of the public models (error below 3e-4)."
     return 0.5 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
@@ -316,7 +316,7 @@ def pixel_log_likelihood(
     top = torch.where(x0 > 0.999, 1 - below, above - below)
     return torch.where(x0 < -0.999, above, top).clamp(min=1e-12).log()
 
-# %% ../nbs/01_diffusion.ipynb #03a08421
+# %% ../nbs/01_diffusion.ipynb #9b18de25
 def gaussian_kl(
     mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor
 ) -> Tensor:
@@ -325,7 +325,7 @@ def gaussian_kl(
     squared = (mean1 - mean2) ** 2 * (-log_variance2).exp()
     return 0.5 * (ratio.exp() - ratio - 1 + squared)
 
-# %% ../nbs/01_diffusion.ipynb #1d572ca3
+# %% ../nbs/01_diffusion.ipynb #1479d9ad
 class Loss(NamedTuple):
     "Terms of the denoiser's loss; every field (N,)."
 
