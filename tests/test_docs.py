@@ -1,22 +1,235 @@
-"""The pages that are published: no errors, no dead links, no picture without words, and in step with their sources."""
+"The pages: no errors, no dead links, options that Quarto accepts, up to date."
 
-import importlib.util
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from conftest import ROOT
 
-NOTEBOOKS = sorted(
-    p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+from rcg.running.site import heading_id, notebooks, page_of
+
+NBS = ROOT / "nbs"
+NAMES = sorted(
+    p.relative_to(NBS).as_posix()
+    for p in NBS.rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in p.parts
 )
-NAMES = [str(p.relative_to(ROOT / "nbs")) for p in NOTEBOOKS]
+SITE = "https://rcg-diffusion.github.io/rcg/"
+
+FLOORS = """
+    running.settings running.files data diffusion solvers unet classifier attack
+    training guidance metrics gradients figures running.images running.presets
+    running.runs running.downloads running.checkpoints interop running.commands
+    running.jobs running.sweeps lab.views lab.worker lab.widgets survey.answers
+    survey.page survey.making survey.serving survey.opinions running.site
+""".split()  # a module imports only from those before it
+LATER = {("running.commands", "running.jobs")}  # only when a job is resolved or run
+BY_HAND = {  # short names for modules, and `python -m rcg.survey`
+    "checkpoints",
+    "experiment",
+    "jobs",
+    "survey.__main__",
+    "running.__init__",
+    "lab.__init__",
+    "survey.__init__",
+    "__init__",
+    "_modidx",
+}
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(NBS / name, as_version=4)
+
+
+def code_cells(notebook) -> list:
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def prose(notebook) -> str:
+    "The text of a notebook, without its blocks of code."
+    text = "\n\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    return re.sub(r"```.*?```", "", text, flags=re.S)
+
+
+# What Quarto accepts: the keys in use, with their types.
+
+QUARTO = {
+    "project": {"type": str, "output-dir": str, "resources": list},
+    "format": {
+        "html": {
+            "theme": {"light": str, "dark": str},
+            "css": str,
+            "toc": bool,
+            "toc-depth": int,
+            "code-copy": bool,
+            "code-overflow": str,
+            "link-external-newwindow": bool,
+            "keep-md": bool,
+        },
+        "commonmark": str,
+    },
+    "website": {
+        "title": str,
+        "description": str,
+        "favicon": str,
+        "site-url": str,
+        "repo-url": str,
+        "repo-branch": str,
+        "repo-actions": list,
+        "twitter-card": bool,
+        "open-graph": bool,
+        "page-navigation": bool,
+        "navbar": {"background": str, "search": bool, "tools": list},
+        "sidebar": {"style": str, "contents": list},
+    },
+    "metadata-files": list,
+}
+OPTIONS = {  # of a cell
+    "fig-cap": str,
+    "fig-alt": str,
+    "fig-width": (int, float),
+    "label": str,
+    "eval": bool,
+    "echo": bool,
+    "include": bool,
+    "output": (bool, str),
+    "warning": bool,
+    "code-fold": (bool, str),
+    "code-summary": str,
+}
+DIRECTIVES = {"default_exp", "export", "exports", "exporti", "exec_doc", "hide"}
+FRONT = {  # of a page
+    "title": str,
+    "description": str,
+    "output-file": str,
+    "skip_exec": bool,
+    "skip_showdoc": bool,
+}
+
+
+def check(value, wanted, place: str):
+    "Raise `AssertionError` for keys that are not in use and values of another type."
+    if not isinstance(wanted, dict):
+        assert isinstance(value, wanted), f"{place}: {value!r} should be {wanted}"
+        return
+    assert isinstance(value, dict), f"{place}: {value!r} should have keys"
+    for key, inner in value.items():
+        assert key in wanted, (
+            f"{place}: is {key} an option of Quarto? Then list it here"
+        )
+        check(inner, wanted[key], f"{place}: {key}")
+
+
+@pytest.mark.parametrize("name", ["_quarto.yml", "nbdev.yml", "sidebar.yml"])
+def test_site_settings(name):
+    check(yaml.safe_load((NBS / name).read_text()), QUARTO, name)
+
+
+def test_files_that_the_site_settings_name():
+    site = yaml.safe_load((NBS / "_quarto.yml").read_text())
+    named = [site["website"]["favicon"], site["format"]["html"]["css"]]
+    for file in named + site["metadata-files"]:
+        assert (NBS / file).is_file(), f"_quarto.yml names {file}, which does not exist"
+    for pattern in site["project"]["resources"]:
+        assert list(NBS.glob(pattern)), f"nothing is like {pattern}"
+    _, front, _ = (NBS / "404.qmd").read_text().split("---", 2)
+    check(yaml.safe_load(front), FRONT, "404.qmd")
+
+
+def cell_options(source: str, place: str) -> dict:
+    "The options of a cell, of which nbdev's own take no colon."
+    lines = re.findall(r"^#\|\s*(.*)$", source, re.M)
+    for line in [x for x in lines if ":" not in x]:
+        assert line.split()[0] in DIRECTIVES, f"{place}: unknown directive {line!r}"
+    try:
+        values = yaml.safe_load("\n".join(x for x in lines if ":" in x)) or {}
+    except yaml.YAMLError as error:
+        raise AssertionError(f"{place}: quote the text of an option: {error}") from None
+    check(values, OPTIONS, place)
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_options_are_yaml(name):
+    for i, cell in enumerate(code_cells(read(name))):
+        options = cell_options(cell.source, f"{name}, code cell {i}")
+        if any("image/png" in o.get("data", {}) for o in cell.outputs):
+            for words in ("fig-alt", "fig-cap"):
+                assert len(options.get(words, "")) > 20, (
+                    f"{name}: a figure without {words}: {cell.source[:200]}"
+                )
+    title = read(name).cells[0].source
+    form = r"# \S[^\n]*\n\n> \S[^\n]*(\n\n- [\w-]+: \S+)*"
+    assert re.fullmatch(form, title), (
+        "the first cell is a title and a description, and nothing else"
+    )
+    front = "\n".join(re.findall(r"^- (.*)$", title, re.M))
+    check(yaml.safe_load(front) or {}, FRONT, f"{name}: front matter")
+
+
+# The committed notebooks.
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_notebook(name):
+    notebook = read(name)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in code_cells(notebook):
+        assert cell.execution_count is None, "run nbdev_clean"
+        assert not any(o.output_type == "error" for o in cell.outputs)
+        if re.search(r"^#\| fig-cap|^print\(", cell.source, re.M):
+            assert cell.outputs, (
+                f"run the notebook, this cell has no output: {cell.source[:200]}"
+            )
+        streams = [o.name for o in cell.outputs if o.output_type == "stream"]
+        assert len(streams) == len(set(streams)), (
+            "run the notebook with tools/notebooks.py, which joins what was printed"
+        )
+    text = json.dumps(notebook)
+    assert str(ROOT) not in text and "site-packages" not in text, (
+        "an output shows a path of the machine it ran on"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_short_and_checks_are_shown(name):
+    for cell in code_cells(read(name)):
+        code = [x for x in cell.source.splitlines() if not x.startswith("#|")]
+        assert len(code) <= 50, f"{len(code)} lines: divide {cell.source[:100]!r}"
+        hidden = re.search(
+            r"^#\| *hide$|^#\| *(include|echo): false", cell.source, re.M
+        )
+        checks = re.search(r"^\s*(assert|test_\w+\()", cell.source, re.M)
+        assert not (hidden and checks), f"a hidden check: {cell.source[:200]}"
+
+
+def test_sidebar_lists_every_notebook_once():
+    assert sorted(notebooks(NBS)) == NAMES
+
+
+def test_no_two_notebooks_become_the_same_page():
+    pages = [page_of(n) for n in NAMES]
+    assert len(set(pages)) == len(pages)
+
+
+@pytest.mark.parametrize("name, following", zip(notebooks(NBS), notebooks(NBS)[1:]))
+def test_next_leads_through_the_sidebar(name, following):
+    last = [c for c in read(name).cells if c.cell_type == "markdown"][-1].source
+    found = re.search(r"^Next: [^\n]*?\]\(([^)#]+\.ipynb)", last, re.M)
+    assert found, f"{name} does not end with a link to {following}"
+    target = ((NBS / name).parent / found[1]).resolve()
+    assert target == NBS / following
+
+
+# The pages that nbdev makes of them.
 
 
 @pytest.fixture(scope="module")
@@ -25,221 +238,228 @@ def pages(tmp_path_factory) -> dict[str, nbformat.NotebookNode]:
     copy = tmp_path_factory.mktemp("site") / "rcg"
     copy.mkdir()
     shutil.copy(ROOT / "settings.ini", copy)
+    shutil.copy(ROOT / "README.md", copy)
+    hidden = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
     for folder in ("nbs", "rcg"):
-        shutil.copytree(
-            ROOT / folder,
-            copy / folder,
-            ignore=shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__"),
-        )
-    make = "from nbdev.serve import proc_nbs; proc_nbs(n_workers=0, force=True)"
-    done = subprocess.run(
-        [sys.executable, "-c", make], cwd=copy, capture_output=True, text=True
+        shutil.copytree(ROOT / folder, copy / folder, ignore=hidden)
+    make = (
+        "from nbdev.quarto import nbdev_readme, refresh_quarto_yml, proc_nbs\n"
+        "refresh_quarto_yml(); proc_nbs(n_workers=0, force=True)\n"
+        "nbdev_readme.__wrapped__(chk_time=True)"
     )
+    run = [sys.executable, "-c", make]
+    done = subprocess.run(run, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text()
+    assert (copy / "nbs" / "nbdev.yml").read_text() == (NBS / "nbdev.yml").read_text()
     return {n: nbformat.read(copy / "_proc" / n, as_version=4) for n in NAMES}
-
-
-def code_cells(notebook):
-    return [c for c in notebook.cells if c.cell_type == "code"]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_committed_notebook(name):
-    notebook = nbformat.read(ROOT / "nbs" / name, as_version=4)
-    assert notebook.metadata.kernelspec.name == "python3"
-    cells = code_cells(notebook)
-    assert all(c.execution_count is None for c in cells), "run nbdev_clean"
-    assert not any(
-        o.output_type == "error" for c in cells for o in c.get("outputs", [])
-    )
-    for cell in cells:
-        outputs = cell.get("outputs", [])
-        if re.search(r"^#\| fig-cap|^print\(", cell.source, re.M):
-            assert outputs, (
-                f"run the notebook, this cell has no output: {cell.source[:200]}"
-            )
-        streams = [o.name for o in outputs if o.output_type == "stream"]
-        assert len(streams) == len(set(streams)), (
-            "run the notebook with tools/notebooks.py, which joins what was printed"
-        )
-    form = r"# \S[^\n]*\n\n> \S[^\n]*(\n\n- [\w-]+: \S+)*"
-    assert re.fullmatch(form, notebook.cells[0].source), (
-        "the first cell is a title and a description, and nothing else"
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_page(pages, name):
     page = pages[name]
-    front = page.cells[0].source
-    assert re.search(r"^title: \S", front, re.M) and re.search(
-        r"^description: \S", front, re.M
-    )
-    for cell in code_cells(page):
+    front = yaml.safe_load(page.cells[0].source.strip().strip("-"))
+    check(front, FRONT, name)
+    assert {"title", "description", "output-file"} <= front.keys()
+    for i, cell in enumerate(code_cells(page)):
+        cell_options(cell.source, f"{name}, code cell {i} of the page")
         assert not any(o.output_type == "error" for o in cell.get("outputs", []))
-        if any("image/png" in o.get("data", {}) for o in cell.get("outputs", [])):
-            for words in ("fig-alt", "fig-cap"):
-                text = re.search(rf"#\|\s*{words}:\s*(\S.*)", cell.source)
-                assert text and len(text[1]) > 20, (
-                    f"a figure without {words}: {cell.source[:200]}"
-                )
 
 
-def anchors(page) -> set[str]:
-    "What a link into the page may name: its headings and the symbols it documents."
-    prose = "\n".join(c.source for c in page.cells if c.cell_type == "markdown")
-    headings = re.findall(r"^#+ (.+)$", prose, re.M)
-    outputs = json.dumps([c.get("outputs", []) for c in code_cells(page)])
-    symbols = re.findall(
-        r"^#+ (?:\w+\.)*(\w+)", "\n".join(re.findall(r"#+ [\w.]+", outputs)), re.M
-    )
-    return {re.sub(r"[^\w]+", "-", h.lower()).strip("-") for h in headings} | {
-        x.lower() for x in symbols
-    }
+def shown(page) -> str:
+    "The markdown of a page: its text, and what its cells show as such."
+    outputs = [
+        "".join(o["data"]["text/markdown"])
+        for c in code_cells(page)
+        for o in c.get("outputs", [])
+        if "text/markdown" in o.get("data", {})
+    ]
+    return "\n\n".join([prose(page), *outputs])
+
+
+def anchors(page) -> list[str]:
+    "What a link into a page may name."
+    text = shown(page)
+    headings = [heading_id(h) for h in re.findall(r"^#+ +(.+)$", text, re.M)]
+    return headings + re.findall(r"^\[\]\{#(\S+)\}$", text, re.M)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_links_lead_somewhere(pages, name):
-    site = "https://rcg-diffusion.github.io/rcg/"
-    html = {re.sub(r"^\d+[a-z]?_|\.ipynb$", "", n) + ".html": n for n in NAMES}
-    prose = "\n".join(c.source for c in pages[name].cells if c.cell_type == "markdown")
-    prose = re.sub(r"```.*?```", "", prose, flags=re.S)
-    assert not re.search(r"!\[\s*\]\(", prose), "an image without alt text"
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if target.startswith(site):  # to the documentation of a symbol, put in by nbdev
-            page, _, anchor = target.removeprefix(site).partition("#")
-            assert page in html and anchor in anchors(pages[html[page]]), (
-                f"dead link: {target}"
-            )
-        elif not re.match(r"https?:|#", target):
-            assert ((ROOT / "nbs" / name).parent / target.split("#")[0]).exists(), (
-                f"dead link: {target}"
-            )
+    by_page = {page_of(n): n for n in NAMES}
+    text = shown(pages[name])
+    assert not re.search(r"!\[\s*\]\(", text), "an image without alt text"
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        inside = target.startswith(SITE)  # put in by nbdev, or of a page to another
+        path, _, anchor = target.removeprefix(SITE).partition("#")
+        if not inside and re.match(r"https?:|mailto:", target):
+            continue
+        file = (NBS if inside else (NBS / name).parent) / path if path else NBS / name
+        file = file.resolve()
+        if file.suffix == ".html":
+            named = file.relative_to(NBS).as_posix()
+            assert named in by_page, f"dead link: {target}"
+            file = NBS / by_page[named]
+        assert file.exists() or not path.strip("/"), f"dead link: {target}"
+        if anchor:
+            known = anchors(pages[file.relative_to(NBS).as_posix()])
+            assert anchor in known, f"dead link: {target}"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_widget_or_path_in_outputs(name):
-    text = json.dumps(nbformat.read(ROOT / "nbs" / name, as_version=4))
-    assert str(ROOT) not in text and "site-packages" not in text, (
-        "an output shows a path of the machine it ran on"
+def test_every_symbol_is_documented_once_and_in_order(pages, name):
+    "An entry for each public name, in the order of the notebook, and none twice."
+    defined = []
+    for cell in code_cells(read(name)):
+        if re.search(r"^#\| *exports?$", cell.source, re.M):
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            names = [
+                n.name for n in ast.parse(cell.source).body if isinstance(n, kinds)
+            ]
+            defined += [n.lower() for n in names if not n.startswith("_")]
+    entries = re.findall(r"^### .*\{#(\S+) \.api\}$", prose(pages[name]), re.M)
+    assert entries == defined
+    assert "show_doc(" not in json.dumps([c.source for c in pages[name].cells])
+    every = [a for a in anchors(pages[name]) if a in defined]
+    assert len(every) == len(set(every)), "a heading has the name of a symbol"
+
+
+def test_gallery_and_index_are_whole(pages):
+    figures = sum(
+        "fig-cap" in c.source
+        and any("image/png" in o.get("data", {}) for o in c.outputs)
+        for n in NAMES
+        for c in code_cells(read(n))
     )
+    html = json.dumps([c.get("outputs") for c in code_cells(pages["gallery.ipynb"])])
+    assert html.count("<figure>") >= figures > 0
+    names = shown(pages["api.ipynb"])
+    assert "[`pgd`](attack.html#pgd)" in names and "[rcg.guidance]" in names
+    assert "quickstart.html" in shown(pages["index.ipynb"])
 
 
-def test_every_notebook_is_in_the_sidebar():
-    listed = re.findall(r"- (\S+\.ipynb)", (ROOT / "nbs" / "sidebar.yml").read_text())
-    assert sorted(listed) == sorted(NAMES)
+# README, and the package.
 
 
-def test_no_two_notebooks_become_the_same_page():
-    pages = [re.sub(r"(^|/)\d+[a-z]?_", r"\1", n) for n in NAMES]
-    assert len(set(pages)) == len(pages)
+def test_readme():
+    sys.path.insert(0, str(ROOT / "tools"))
+    from notebooks import readme
 
-
-def test_readme_is_the_index():
-    spec = importlib.util.spec_from_file_location(
-        "notebooks", ROOT / "tools" / "notebooks.py"
-    )
-    tools = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tools)
-    assert (ROOT / "README.md").read_text() == tools.readme(), (
-        "run: python tools/notebooks.py readme"
-    )
-    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", tools.readme()):
+    text = (ROOT / "README.md").read_text()
+    assert text == readme(), "run: python tools/notebooks.py readme"
+    assert len(text.split()) <= 600
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
         assert (ROOT / target).exists(), f"dead link in README.md: {target}"
+    for command in re.findall(r"^papermill (?:--\S+ )*(\S+\.ipynb)", text, re.M):
+        assert (ROOT / command).exists(), f"README.md runs {command}"
+    install, test = 'pip install -e ".[dev]" && ', re.search("OMP_.*pytest.*", text)[0]
+    assert text.count(install) == 2 and test in (ROOT / ".ci" / "run").read_text()
 
 
-def test_modules_import_only_from_rooms_below():
-    order = [n for n in NAMES if re.match(r"\d\d[a-z]?_", n)]
-    rooms = {
-        re.search(r"#\| default_exp (\w+)", (ROOT / "nbs" / n).read_text())[1]: i
-        for i, n in enumerate(order)
+def modules() -> dict[str, Path]:
+    "The package's modules by their name without `rcg.`."
+    paths = sorted((ROOT / "rcg").rglob("*.py"))
+    name = lambda p: ".".join(p.relative_to(ROOT / "rcg").with_suffix("").parts)
+    return {name(p): p for p in paths}
+
+
+def imported(module: str, path: Path) -> set[str]:
+    "The modules of the package that a module imports anywhere in it."
+    package = ["rcg", *module.split(".")[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            full = above + (node.module or "").split(".") * bool(node.module)
+            if full[:1] == ["rcg"]:
+                base = ".".join(full[1:])
+                inner = [f"{base}.{a.name}".strip(".") for a in node.names]
+                found |= {i if i in modules() else base for i in inner}
+    return found
+
+
+@pytest.mark.parametrize("module", sorted(set(modules()) - BY_HAND))
+def test_modules_import_only_from_floors_below(module):
+    assert module in FLOORS, f"give rcg.{module} its place in FLOORS"
+    below = FLOORS[: FLOORS.index(module)]
+    for used in imported(module, modules()[module]):
+        assert used in below or (module, used) in LATER, (
+            f"rcg.{module} imports rcg.{used}, which is not below it"
+        )
+
+
+def test_every_module_is_exported_from_a_notebook():
+    exported = {
+        found[1]
+        for n in NAMES
+        if (found := re.search(r"#\| default_exp ([\w.]+)", (NBS / n).read_text()))
     }
-    for module, level in rooms.items():
-        source = (ROOT / "rcg" / f"{module}.py").read_text()
-        for used in re.findall(r"from (?:rcg)?\.(\w+) import", source):
-            assert rooms[used] < level, (
-                f"rcg.{module} imports rcg.{used}, which is not below it"
-            )
-    assert {p.stem for p in Path(ROOT / "rcg").glob("*.py")} - set(rooms) == {
-        "__init__",
-        "_modidx",
-    }
+    assert set(modules()) - BY_HAND == exported
+
+
+# Settings of the notebooks.
 
 
 def parameters(name: str) -> dict:
     "The defaults of a papermill notebook."
-    cells = nbformat.read(ROOT / "nbs" / name, as_version=4).cells
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    tagged = [c for c in read(name).cells if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1, (
         f"{name}: without the tag, papermill silently uses the notebook's own values"
     )
     values = {}
     exec(tagged[0].source, values)
-    return values
+    return {k: v for k, v in values.items() if k != "__builtins__"}
 
 
 def test_quickstart_runs_the_digits_preset():
     from rcg.running.presets import preset
 
     p, q = preset("digits"), parameters("quickstart.ipynb")
-    assert (q["denoiser_steps"], q["classifier_steps"]) == (
-        p.denoiser_training.steps,
-        p.classifier_training.steps,
-    )
-    assert (q["sampling_steps"], q["images"] * q["repeats"]) == (
-        p.sampling.steps,
-        p.sampling.images,
-    )
+    training = p.denoiser_training.steps, p.classifier_training.steps
+    assert (q["denoiser_steps"], q["classifier_steps"]) == training
+    assert q["sampling_steps"] == p.sampling.steps
+    assert q["images"] * q["repeats"] == p.sampling.images
     assert q["eps"] == p.attack.threat.eps
 
 
-def test_experiments_default_to_the_paper():
-    from rcg.running.jobs import SamplingJob, TrainingJob, from_parameters, job_attack, network_config, training_config
+def job_of(kind: type, name: str, **changes):
+    "The job that a notebook's parameters describe, all of which it has to have."
+    names = [f.name for f in fields(kind)]
+    values = parameters(name)
+    missing = set(names) - values.keys()
+    assert not missing, f"{name}: every setting of a job is a parameter, also {missing}"
+    return kind(**{n: values[n] for n in names} | changes)
+
+
+@pytest.mark.parametrize("name", ["imagenet128", "cifar10"])
+@pytest.mark.parametrize("network", ["robust", "vanilla", "denoiser"])
+def test_training_defaults_to_the_paper(name, network):
+    from rcg.running.jobs import TrainingJob
     from rcg.running.presets import preset
 
-    notebook_only = {"processes", "trial_steps"}
-    for name in ("cifar10", "imagenet128"):
-        p, notebook = preset(name), f"train_{name.removesuffix('128')}.ipynb"
-        values = {k: v for k, v in parameters(notebook).items() if k != "__builtins__"}
-        job = from_parameters(
-            TrainingJob,
-            {k: v for k, v in values.items() if k not in notebook_only},
-            strict=True,
-        )
-        assert (
-            job_attack(job) == p.attack
-            and network_config(job) == p.classifier
-            and job.preset == name
-        )
-        assert training_config(job) == replace(
-            p.classifier_training, workers=job.workers
-        )
-        assert {f.name for f in fields(TrainingJob)} <= values.keys(), (
-            "every setting of a job is a parameter of the notebook"
-        )
-    plain = {
-        f.name: f.default
-        for f in fields(TrainingJob)
-        if f.default not in (None, MISSING) and f.name != "validation"
-    }
-    assert {name: values[name] for name in plain} == plain, (
-        "what a notebook and a YAML file leave out must mean the same"
-    )
-    values = {
-        k: v for k, v in parameters("sample.ipynb").items() if k != "__builtins__"
-    }
-    job = from_parameters(
-        SamplingJob,
-        {k: v for k, v in values.items() if k not in notebook_only},
-        strict=True,
-    )
-    assert (job.scale, job.steps, job.sampler, job.images) == (
-        p.sampling.robust_scale,
-        p.sampling.steps,
-        "ddpm",
-        50_000,
-    )
-    assert {f.name for f in fields(SamplingJob)} <= values.keys()
+    p = preset(name)
+    job = job_of(TrainingJob, "train_imagenet.ipynb", preset=name, network=network)
+    plan = job.resolve()
+    denoiser = network == "denoiser"
+    wanted = p.denoiser_training if denoiser else p.classifier_training
+    assert plan.attack == p.attack
+    assert plan.network == (p.unet if denoiser else p.classifier)
+    assert plan.training == replace(wanted, workers=plan.training.workers)
+    left_out = TrainingJob(data=job.data, run_dir=job.run_dir)
+    same = replace(job, preset=left_out.preset, network=left_out.network)
+    assert same == left_out, "what a notebook and a YAML file leave out means the same"
+
+
+def test_sampling_and_evaluation_default_to_the_paper():
+    from rcg.running.jobs import SamplingJob
+    from rcg.running.presets import preset
+
+    p = preset("imagenet128")
+    job = job_of(SamplingJob, "sample.ipynb")
+    assert job.scale == p.sampling.robust_scale
+    assert job.steps in (None, p.sampling.steps)
+    assert job.images in (None, 50_000) and p.sampling.images == 50_000
+    assert job.sampler in (None, "ddpm")
     sets = {s["method"]: s["scale"] for s in parameters("evaluate.ipynb")["samples"]}
     assert sets == {
         "unguided": 0.0,
@@ -251,13 +471,8 @@ def test_experiments_default_to_the_paper():
 def test_the_ablation_is_the_papers():
     from rcg.running.presets import preset
 
-    p, q = preset("cifar10"), parameters("ablation_cifar10.ipynb")
-    assert [p.attack.threat.eps, p.attack.steps] == q["robust"][1:] and q[
-        "best"
-    ] == p.classifier_training.steps
-    assert (
-        q["best"] in q["checkpoints"]
-        and p.sampling.robust_scale in q["scales"]
-        and q["table4_scale"] in q["scales"]
-    )
+    p, q = preset("cifar10"), parameters("experiments/ablation_cifar10.ipynb")
+    assert [p.attack.threat.eps, p.attack.steps] == q["robust"][1:]
+    assert q["best"] == p.classifier_training.steps and q["best"] in q["checkpoints"]
+    assert {p.sampling.robust_scale, q["table4_scale"]} <= set(q["scales"])
     assert len(q["threats"]) * len(q["attack_steps"]) == 15

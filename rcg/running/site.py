@@ -7,7 +7,7 @@ __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature',
            'notebooks', 'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'documented', 'defined', 'Pages',
            'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail', 'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #5d6133d0
+# %% ../../nbs/running/09_site.ipynb #7c74ff64
 import ast
 import base64
 import io
@@ -20,14 +20,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #6c9960ac
+# %% ../../nbs/running/09_site.ipynb #39906c20
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = [t for t in tokens if t.type == tokenize.COMMENT]
     return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #0348f953
+# %% ../../nbs/running/09_site.ipynb #22e0d379
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -61,7 +61,7 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #b693f528
+# %% ../../nbs/running/09_site.ipynb #ef95d7a4
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
@@ -85,7 +85,7 @@ def signature(
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #532f5856
+# %% ../../nbs/running/09_site.ipynb #52fa7476
 def markdown_table(
     heading: tuple[str, ...],  # one text per column
     rows: list[tuple[str, ...]],  # the same
@@ -95,7 +95,7 @@ def markdown_table(
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #e9def0fd
+# %% ../../nbs/running/09_site.ipynb #3c4adbcf
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -114,7 +114,7 @@ def table(
         rows.append(("**returns**", f"`{ast.unparse(returned)}`", about))
     return markdown_table(("parameter", "type", "meaning"), rows)
 
-# %% ../../nbs/running/09_site.ipynb #d074e8a7
+# %% ../../nbs/running/09_site.ipynb #55b4e425
 LONGEST_OPEN = 40  # lines of a cell that a page shows without a click
 
 
@@ -139,7 +139,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #e724814e
+# %% ../../nbs/running/09_site.ipynb #bf054b7e
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -158,7 +158,7 @@ def symbols(
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #659082dd
+# %% ../../nbs/running/09_site.ipynb #f445b057
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -181,7 +181,7 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #1b95ee61
+# %% ../../nbs/running/09_site.ipynb #3e4044d3
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -197,7 +197,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #810574cd
+# %% ../../nbs/running/09_site.ipynb #252457ff
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -211,7 +211,7 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #684af28c
+# %% ../../nbs/running/09_site.ipynb #f18b40a8
 def documented(
     cell,  # an exported one
     shown: bool,  # its source is part of the page
@@ -232,7 +232,7 @@ def documented(
         entries.append(entry(node, cell.source, owner, full, link, linked))
     return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
 
-# %% ../../nbs/running/09_site.ipynb #b45070a2
+# %% ../../nbs/running/09_site.ipynb #f7c526b1
 def defined(
     nb,  # a notebook
     config,  # nbdev's settings
@@ -247,7 +247,7 @@ def defined(
     lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
     return f"{config.git_url}/blob/{config.branch}/{file}", lines
 
-# %% ../../nbs/running/09_site.ipynb #34fff6b7
+# %% ../../nbs/running/09_site.ipynb #24d63c7d
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -296,7 +296,7 @@ def prose(text: str) -> list:
 
     return [mk_cell(text, "markdown")] if text else []
 
-# %% ../../nbs/running/09_site.ipynb #e1afa1f0
+# %% ../../nbs/running/09_site.ipynb #c47a2adc
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -307,7 +307,7 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #eb05623b
+# %% ../../nbs/running/09_site.ipynb #112f2f07
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
@@ -330,7 +330,7 @@ def page_index(
         parts.append(f"### {section['section']}\n\n{table}")
     return "\n\n".join(parts)
 
-# %% ../../nbs/running/09_site.ipynb #4e69ff0d
+# %% ../../nbs/running/09_site.ipynb #0b6c3427
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
@@ -358,7 +358,7 @@ def first_line(node: ast.AST) -> str:
     "The first line of a docstring."
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
-# %% ../../nbs/running/09_site.ipynb #9b1f0338
+# %% ../../nbs/running/09_site.ipynb #c7349a8b
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -379,7 +379,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #046f6a91
+# %% ../../nbs/running/09_site.ipynb #2a99375d
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels
