@@ -10,7 +10,7 @@ __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'g
            'ContrastTerm', 'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed',
            'TermSettings']
 
-# %% ../nbs/07_guidance.ipynb #2637d493
+# %% ../nbs/07_guidance.ipynb #5ad5c2e7
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ from rcg.running.settings import (
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
-# %% ../nbs/07_guidance.ipynb #801694ee
+# %% ../nbs/07_guidance.ipynb #f09a6b9e
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -57,7 +57,7 @@ def guided_x0(
     noise = process.noise_from_x0(x_t, t, x0)
     return process.x0_from_noise(x_t, t, shifted(noise, -process.at("noise", t), score))
 
-# %% ../nbs/07_guidance.ipynb #809890cd
+# %% ../nbs/07_guidance.ipynb #2cd53e81
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
 
@@ -71,7 +71,7 @@ class Seen(NamedTuple):
 
 Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
-# %% ../nbs/07_guidance.ipynb #5bbea7d8
+# %% ../nbs/07_guidance.ipynb #00133354
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
@@ -104,7 +104,7 @@ class Weighted:
             text += f".scheduled({self.schedule!r})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
-# %% ../nbs/07_guidance.ipynb #4476f95e
+# %% ../nbs/07_guidance.ipynb #264b1f36
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
@@ -151,7 +151,7 @@ class Guidance:
     def __repr__(self) -> str:
         return " + ".join(self.described()) or "no guidance"
 
-# %% ../nbs/07_guidance.ipynb #57504a05
+# %% ../nbs/07_guidance.ipynb #8723de5e
 def as_guidance(
     term: Guidance | Term | None,  # guidance, one term, or None for nothing
 ) -> Guidance:
@@ -170,7 +170,7 @@ def name_of(network: Callable) -> str:
     names = (getattr(network, key, None) for key in ("name", "__name__"))
     return next(filter(None, names), type(network).__name__)
 
-# %% ../nbs/07_guidance.ipynb #44c75d98
+# %% ../nbs/07_guidance.ipynb #eccc6713
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
@@ -193,7 +193,7 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
-# %% ../nbs/07_guidance.ipynb #f569e3f1
+# %% ../nbs/07_guidance.ipynb #a761ba1a
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
@@ -225,7 +225,7 @@ def classifier_guidance(
         )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
-# %% ../nbs/07_guidance.ipynb #f5647741
+# %% ../nbs/07_guidance.ipynb #532275e8
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -244,7 +244,7 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/07_guidance.ipynb #a7ab1caf
+# %% ../nbs/07_guidance.ipynb #c0761c5b
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
@@ -266,7 +266,7 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
-# %% ../nbs/07_guidance.ipynb #278b9ada
+# %% ../nbs/07_guidance.ipynb #4bd47aff
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
@@ -286,7 +286,7 @@ class Cost:
         )
         return f"per image, {' and '.join(parts)}"
 
-# %% ../nbs/07_guidance.ipynb #04105389
+# %% ../nbs/07_guidance.ipynb #4934ec58
 class Guided:
     "A denoiser with guidance, as `solve` wants it."
 
@@ -327,7 +327,7 @@ class Guided:
         self.kept[k] = age + 1, value
         return value
 
-# %% ../nbs/07_guidance.ipynb #0ff083a4
+# %% ../nbs/07_guidance.ipynb #4d309c79
 class _timed:
     "Context that adds evaluations and their time to a `Cost`."
 
@@ -343,7 +343,7 @@ class _timed:
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
 
-# %% ../nbs/07_guidance.ipynb #acf63266
+# %% ../nbs/07_guidance.ipynb #c0ab1210
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
@@ -377,7 +377,7 @@ def check_finite(x: Tensor, step: int, guidance: Guidance):
             f"with {guidance}: lower the scale, or check the networks' weights"
         )
 
-# %% ../nbs/07_guidance.ipynb #97eaf79a
+# %% ../nbs/07_guidance.ipynb #8c925c34
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
     "Raise `ValueError` or `TypeError` for arguments that do not belong together."
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
@@ -405,7 +405,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
         if isinstance(part.term, ClassifierTerm):
             check_labels("classifier", part.term.classifier, labels)
 
-# %% ../nbs/07_guidance.ipynb #a150e6f6
+# %% ../nbs/07_guidance.ipynb #a104fde4
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -444,7 +444,7 @@ def sample_steps(
         check_finite(state.x, state.t, guidance)
         yield state
 
-# %% ../nbs/07_guidance.ipynb #1a0dd128
+# %% ../nbs/07_guidance.ipynb #561c3e61
 def sample(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -472,7 +472,7 @@ def sample(
         images.append(state.x)
     return torch.cat(images)
 
-# %% ../nbs/07_guidance.ipynb #bac9469a
+# %% ../nbs/07_guidance.ipynb #627a906c
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
@@ -482,7 +482,7 @@ class Sine:
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #22a780b4
+# %% ../nbs/07_guidance.ipynb #f7c8501b
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
@@ -502,7 +502,7 @@ class AnyOf:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
-# %% ../nbs/07_guidance.ipynb #19aa241c
+# %% ../nbs/07_guidance.ipynb #cbc0ca84
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
@@ -541,7 +541,7 @@ def image_guidance(
         raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #fd7e121c
+# %% ../nbs/07_guidance.ipynb #df941aa2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -563,7 +563,7 @@ def prepared(
     classify.name = name_of(classifier)
     return classify
 
-# %% ../nbs/07_guidance.ipynb #5d7705d7
+# %% ../nbs/07_guidance.ipynb #2dd4a2f0
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
@@ -602,7 +602,7 @@ def autoguidance(
         raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #59902b97
+# %% ../nbs/07_guidance.ipynb #beb06b4b
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -620,7 +620,7 @@ def discriminator_guidance(
     """
     return classifier_guidance(discriminator, Real())
 
-# %% ../nbs/07_guidance.ipynb #90d732a3
+# %% ../nbs/07_guidance.ipynb #63313ca3
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
@@ -643,7 +643,7 @@ class Smoothed:
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
 
-# %% ../nbs/07_guidance.ipynb #54e9c83b
+# %% ../nbs/07_guidance.ipynb #3c05d83a
 @settings
 class TermSettings:
     "One term in plain values."

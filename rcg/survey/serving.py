@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['application', 'make', 'serve', 'export', 'remove', 'main']
 
-# %% ../../nbs/survey/03_serving.ipynb #148612c2
+# %% ../../nbs/survey/03_serving.ipynb #06b67ff4
 import asyncio
 import json
 import socket
@@ -21,9 +21,9 @@ from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler
 from ..running.files import run_path, write_table
 from .answers import Answers, answer_rows, open_survey, remove_rater
 from .making import make_survey
-from .page import ACTIONS, SCRIPT, STYLE, page, respond
+from .page import ACTIONS, SCRIPT, STYLE, first_page, respond
 
-# %% ../../nbs/survey/03_serving.ipynb #e87e01ac
+# %% ../../nbs/survey/03_serving.ipynb #7511b118
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -57,7 +57,7 @@ class _Handler(RequestHandler):
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(f"{status_code}: {self._reason}\n")  # and no traceback
 
-# %% ../../nbs/survey/03_serving.ipynb #444428ff
+# %% ../../nbs/survey/03_serving.ipynb #d9b1f26b
 class _Text(_Handler):
     "A text that is always the same."
 
@@ -92,7 +92,7 @@ class _Screens(_Handler):
             raise HTTPError(503) from None
         self.finish(screen)
 
-# %% ../../nbs/survey/03_serving.ipynb #db7288d3
+# %% ../../nbs/survey/03_serving.ipynb #97617c36
 def application(
     answers: Answers,
     names: tuple[str, ...] = (),  # by which the server may be called, beside localhost
@@ -102,7 +102,7 @@ def application(
     "The page as a web application, for tornado's `HTTPServer`."
     base = f"/{base_url.strip('/')}/".replace("//", "/")
     texts = {
-        "": (page(answers.survey.texts), "html"),
+        "": (first_page(answers.survey.texts), "html"),
         "page.js": (SCRIPT, "javascript"),
         "page.css": (STYLE, "css"),
     }
@@ -128,7 +128,7 @@ class _Missing(_Handler):
     def prepare(self):
         raise HTTPError(404)
 
-# %% ../../nbs/survey/03_serving.ipynb #f7f0527d
+# %% ../../nbs/survey/03_serving.ipynb #72d067e0
 _BUSY = (
     b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"Very many people are here. Please come back in a minute.\n"
@@ -158,7 +158,7 @@ async def _answer(application: Application, sockets: list[socket.socket]):
     _Server(application, **limits).add_sockets(sockets)
     await asyncio.Event().wait()  # until the process ends
 
-# %% ../../nbs/survey/03_serving.ipynb #b918b3f4
+# %% ../../nbs/survey/03_serving.ipynb #ce35b1dc
 def make(
     folder: str,  # to make
     first: str,  # name=samples, which are a folder, a run directory or an .npz file
@@ -185,7 +185,7 @@ def make(
         f"next: python -m rcg.survey serve {folder}"
     )
 
-# %% ../../nbs/survey/03_serving.ipynb #aad230cb
+# %% ../../nbs/survey/03_serving.ipynb #642576df
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
@@ -218,7 +218,7 @@ def serve(
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 
-# %% ../../nbs/survey/03_serving.ipynb #33ad6d68
+# %% ../../nbs/survey/03_serving.ipynb #177148e9
 def _no_formula(value):
     "A text that no spreadsheet takes for a formula."
     risky = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
@@ -248,7 +248,7 @@ def remove(
     count = remove_rater(Answers(open_survey(folder)), rater)
     print(f"rater {rater} is deleted, with {count} answers")
 
-# %% ../../nbs/survey/03_serving.ipynb #63124d93
+# %% ../../nbs/survey/03_serving.ipynb #9d823aff
 def main(arguments: list[str] | None = None):
     "The command line."
     parser = ArgumentParser(
