@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'guided_x0', 'Seen', 'Weighted', 'Guidance',
            'as_guidance', 'name_of', 'LogProb', 'input_gradient', 'ClassifierTerm', 'classifier_guidance',
-           'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'image_shape', 'check_finite',
-           'sample_steps', 'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared',
-           'ContrastTerm', 'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed',
-           'TermSettings']
+           'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'check_finite', 'sample_steps',
+           'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
+           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'TermSettings']
 
-# %% ../nbs/07_guidance.ipynb #5ad5c2e7
+# %% ../nbs/07_guidance.ipynb #54586762
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +35,7 @@ from rcg.running.settings import (
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
-# %% ../nbs/07_guidance.ipynb #f09a6b9e
+# %% ../nbs/07_guidance.ipynb #2ba100ed
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -57,7 +56,7 @@ def guided_x0(
     noise = process.noise_from_x0(x_t, t, x0)
     return process.x0_from_noise(x_t, t, shifted(noise, -process.at("noise", t), score))
 
-# %% ../nbs/07_guidance.ipynb #2cd53e81
+# %% ../nbs/07_guidance.ipynb #e73e64bb
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
 
@@ -71,7 +70,7 @@ class Seen(NamedTuple):
 
 Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
-# %% ../nbs/07_guidance.ipynb #00133354
+# %% ../nbs/07_guidance.ipynb #2532764b
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
@@ -104,7 +103,7 @@ class Weighted:
             text += f".scheduled({self.schedule!r})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
-# %% ../nbs/07_guidance.ipynb #264b1f36
+# %% ../nbs/07_guidance.ipynb #c696d838
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
@@ -151,7 +150,7 @@ class Guidance:
     def __repr__(self) -> str:
         return " + ".join(self.described()) or "no guidance"
 
-# %% ../nbs/07_guidance.ipynb #8723de5e
+# %% ../nbs/07_guidance.ipynb #11472230
 def as_guidance(
     term: Guidance | Term | None,  # guidance, one term, or None for nothing
 ) -> Guidance:
@@ -170,7 +169,7 @@ def name_of(network: Callable) -> str:
     names = (getattr(network, key, None) for key in ("name", "__name__"))
     return next(filter(None, names), type(network).__name__)
 
-# %% ../nbs/07_guidance.ipynb #eccc6713
+# %% ../nbs/07_guidance.ipynb #0cf07911
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
@@ -193,7 +192,7 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
-# %% ../nbs/07_guidance.ipynb #a761ba1a
+# %% ../nbs/07_guidance.ipynb #0939ff3a
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
@@ -225,7 +224,7 @@ def classifier_guidance(
         )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
-# %% ../nbs/07_guidance.ipynb #532275e8
+# %% ../nbs/07_guidance.ipynb #9be7cfe7
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -244,7 +243,7 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/07_guidance.ipynb #c0761c5b
+# %% ../nbs/07_guidance.ipynb #389501ec
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
@@ -266,7 +265,7 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
-# %% ../nbs/07_guidance.ipynb #4bd47aff
+# %% ../nbs/07_guidance.ipynb #606f8311
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
@@ -286,7 +285,7 @@ class Cost:
         )
         return f"per image, {' and '.join(parts)}"
 
-# %% ../nbs/07_guidance.ipynb #4934ec58
+# %% ../nbs/07_guidance.ipynb #3961224e
 class Guided:
     "A denoiser with guidance, as `solve` wants it."
 
@@ -327,7 +326,7 @@ class Guided:
         self.kept[k] = age + 1, value
         return value
 
-# %% ../nbs/07_guidance.ipynb #4d309c79
+# %% ../nbs/07_guidance.ipynb #936023fa
 class _timed:
     "Context that adds evaluations and their time to a `Cost`."
 
@@ -343,7 +342,7 @@ class _timed:
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
 
-# %% ../nbs/07_guidance.ipynb #c0ab1210
+# %% ../nbs/07_guidance.ipynb #4b8b76f4
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
@@ -357,15 +356,6 @@ def check_labels(name: str, network: Callable, labels: Tensor):
         )
 
 
-def image_shape(unet: Callable) -> tuple[int, int, int]:  # (C, H, W)
-    "The shape of a denoiser's images. Raises `ValueError` if it does not tell."
-    if hasattr(unet, "config"):
-        return (unet.config.channels, unet.config.image_size, unet.config.image_size)
-    if not hasattr(unet, "shape"):
-        raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
-    return tuple(unet.shape)
-
-
 def check_finite(x: Tensor, step: int, guidance: Guidance):
     "Raise `ValueError` that names the images that are not finite any more."
     bad = ~(x.flatten(1).abs().amax(1) < LARGEST)
@@ -377,7 +367,7 @@ def check_finite(x: Tensor, step: int, guidance: Guidance):
             f"with {guidance}: lower the scale, or check the networks' weights"
         )
 
-# %% ../nbs/07_guidance.ipynb #8c925c34
+# %% ../nbs/07_guidance.ipynb #aa86f73d
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
     "Raise `ValueError` or `TypeError` for arguments that do not belong together."
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
@@ -405,7 +395,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
         if isinstance(part.term, ClassifierTerm):
             check_labels("classifier", part.term.classifier, labels)
 
-# %% ../nbs/07_guidance.ipynb #a104fde4
+# %% ../nbs/07_guidance.ipynb #20e350fb
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -434,7 +424,10 @@ def sample_steps(
     seeds = torch.randint(2**62, (len(labels),)) if seeds is None else seeds
     _check(unet, diffusion, labels, guidance, seeds, init_noise)
     shape = tuple(init_noise.shape[1:]) if init_noise is not None else shape
-    noise = SeededNoise(seeds, shape or image_shape(unet), labels.device)
+    shape = shape or getattr(unet, "shape", None)
+    if shape is None:
+        raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
+    noise = SeededNoise(seeds, shape, labels.device)
     x, cost = noise() if init_noise is None else init_noise, cost or Cost()
     cost.images += len(labels)
     known = getattr(unet, "classes", True)  # a network without classes gets no labels
@@ -444,7 +437,7 @@ def sample_steps(
         check_finite(state.x, state.t, guidance)
         yield state
 
-# %% ../nbs/07_guidance.ipynb #561c3e61
+# %% ../nbs/07_guidance.ipynb #e7a1f270
 def sample(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -472,7 +465,7 @@ def sample(
         images.append(state.x)
     return torch.cat(images)
 
-# %% ../nbs/07_guidance.ipynb #627a906c
+# %% ../nbs/07_guidance.ipynb #2d66eafb
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
@@ -482,7 +475,7 @@ class Sine:
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #f7c8501b
+# %% ../nbs/07_guidance.ipynb #cc2565a0
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
@@ -502,7 +495,7 @@ class AnyOf:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
-# %% ../nbs/07_guidance.ipynb #cbc0ca84
+# %% ../nbs/07_guidance.ipynb #e04799a2
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
@@ -541,7 +534,7 @@ def image_guidance(
         raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #df941aa2
+# %% ../nbs/07_guidance.ipynb #fc33547b
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -563,7 +556,7 @@ def prepared(
     classify.name = name_of(classifier)
     return classify
 
-# %% ../nbs/07_guidance.ipynb #2dd4a2f0
+# %% ../nbs/07_guidance.ipynb #2b4fd87b
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
@@ -602,7 +595,7 @@ def autoguidance(
         raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #beb06b4b
+# %% ../nbs/07_guidance.ipynb #86892244
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -620,7 +613,7 @@ def discriminator_guidance(
     """
     return classifier_guidance(discriminator, Real())
 
-# %% ../nbs/07_guidance.ipynb #63313ca3
+# %% ../nbs/07_guidance.ipynb #3440c7ee
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
@@ -643,7 +636,7 @@ class Smoothed:
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
 
-# %% ../nbs/07_guidance.ipynb #3c05d83a
+# %% ../nbs/07_guidance.ipynb #0fb5d45f
 @settings
 class TermSettings:
     "One term in plain values."

@@ -14,6 +14,7 @@ from rcg.metrics import (
     features,
     frechet_distance,
     gaussian,
+    in_manifold,
     named_extractor,
     neighbourhoods,
     pixels,
@@ -92,6 +93,8 @@ def test_neighbourhoods_are_those_of_their_definitions(k, block, shift):
         *density_coverage(real, fake, k, block),
     ]
     assert found == pytest.approx(slowly(real, fake, k), abs=1e-12)
+    inside = in_manifold(fake[:2], real, k, block)  # fewer points than neighbours
+    assert inside.equal((neighbourhoods(real, fake, k).holding > 0)[:2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
