@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Threat', 'L2', 'Linf', 'AttackStep', 'Attack', 'pgd', 'pgd_steps']
 
-# %% ../nbs/05_attack.ipynb #c61956ef
+# %% ../nbs/05_attack.ipynb #37eefb4e
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .classifier import checked_logits, frozen
+from .diffusion import check_inputs
 from .running.settings import Count, NonNegative, Positive, settings
 
-# %% ../nbs/05_attack.ipynb #340f8a26
+# %% ../nbs/05_attack.ipynb #3f276c52
 @runtime_checkable
 class Threat(Protocol):
     "A set of perturbations, as an attack uses it."
@@ -28,7 +29,7 @@ class Threat(Protocol):
     def project(self, x: Tensor, center: Tensor) -> Tensor:
         "The nearest allowed image to x, if `center` is not perturbed."
 
-# %% ../nbs/05_attack.ipynb #69cd8562
+# %% ../nbs/05_attack.ipynb #d18c9335
 def _length(x: Tensor) -> Tensor:  # (N, ...) to (N, 1, ..., 1)
     "Euclidean length of every sample."
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
@@ -50,7 +51,7 @@ class L2:
         shrink = (self.eps / _length(delta).clamp(min=1e-12)).clamp(max=1)
         return center + delta * shrink
 
-# %% ../nbs/05_attack.ipynb #435a819a
+# %% ../nbs/05_attack.ipynb #c3e2f778
 @settings
 class Linf:
     "Perturbations of at most ε in every value."
@@ -65,7 +66,7 @@ class Linf:
         "The nearest image in the cube around `center`."
         return center + (x - center).clamp(-self.eps, self.eps)
 
-# %% ../nbs/05_attack.ipynb #3579b426
+# %% ../nbs/05_attack.ipynb #14961519
 class AttackStep(NamedTuple):
     "The state of an attack before a step, or at its end."
 
@@ -73,7 +74,7 @@ class AttackStep(NamedTuple):
     active: Tensor  # (M,) int64 indices of those that will still be moved
     log_prob: Tensor  # (M,) log p(y) of those, before the step; empty at the end
 
-# %% ../nbs/05_attack.ipynb #2056deb2
+# %% ../nbs/05_attack.ipynb #cba65a0a
 @settings
 class Attack:
     "PGD with its settings (Madry et al., 2018; early stopping as in Section 4.2)."
@@ -104,7 +105,8 @@ class Attack:
         t: Tensor,  # (N,) int64, original timesteps
         y: Tensor,  # (N,) int64: the true labels, or the wanted ones if targeted
     ):
-        "Yield `AttackStep`s, before each move and at the end. Raises as `check_inputs`."
+        "An `AttackStep` before each move and at the end. Raises as `check_inputs`."
+        check_inputs(x_t, t, y)
         size = self.step_size or 2.5 * self.threat.eps / self.steps
         x = x_t = x_t.detach()
         active = torch.arange(len(x), device=x.device)
@@ -128,7 +130,7 @@ class Attack:
             x = x.index_copy(0, active, self.threat.project(moved, x_t[active]))
         yield AttackStep(x, active[:0], x.new_empty(0))
 
-# %% ../nbs/05_attack.ipynb #fc4c8be4
+# %% ../nbs/05_attack.ipynb #3acb9e0b
 def pgd(classifier, x_t: Tensor, t: Tensor, y: Tensor, *settings, **named) -> Tensor:
     "The images attacked by `Attack(*settings, **named)`, like x_t."
     return Attack(*settings, **named)(classifier, x_t, t, y)

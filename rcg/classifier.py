@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AttentionPool', 'ClassifierConfig', 'Classifier', 'checked_logits', 'frozen', 'log_prob_gradient']
 
-# %% ../nbs/04_classifier.ipynb #f9583c1a
+# %% ../nbs/04_classifier.ipynb #ffb10914
 from contextlib import contextmanager
 
 import torch
@@ -16,7 +16,7 @@ from .diffusion import check_inputs
 from .running.settings import Count, settings
 from .unet import Encoder, EncoderConfig, attend, norm
 
-# %% ../nbs/04_classifier.ipynb #950e16d3
+# %% ../nbs/04_classifier.ipynb #39db4a91
 class AttentionPool(nn.Module):
     "Self-attention over all positions and their mean; the mean's output is the result."
 
@@ -35,7 +35,7 @@ class AttentionPool(nn.Module):
         attended = attend(self.qkv_proj(x), self.heads, head_first=False)
         return self.c_proj(attended)[:, :, 0]
 
-# %% ../nbs/04_classifier.ipynb #26a00377
+# %% ../nbs/04_classifier.ipynb #c6335121
 @settings
 class ClassifierConfig(EncoderConfig):
     "The shape of a classifier."
@@ -43,7 +43,7 @@ class ClassifierConfig(EncoderConfig):
     head_width: Count | None = 64  # channels per attention head
     classes: Count = 10
 
-# %% ../nbs/04_classifier.ipynb #2df1cde2
+# %% ../nbs/04_classifier.ipynb #e3b0fd90
 class Classifier(Encoder):
     "The time-dependent classifier h_φ(x_t, t)."
 
@@ -68,7 +68,7 @@ class Classifier(Encoder):
         "The gradient of log p_φ(y | x_t, t) with respect to x_t."
         return log_prob_gradient(self, x_t, t, y)
 
-# %% ../nbs/04_classifier.ipynb #6c1b4864
+# %% ../nbs/04_classifier.ipynb #fcaa60bb
 def checked_logits(
     classifier,  # any function (x_t, t) to logits (N, classes)
     x_t: Tensor,  # (N, C, H, W)
@@ -80,7 +80,7 @@ def checked_logits(
     check_inputs(x_t, t, y, classes=logits.shape[1])
     return logits
 
-# %% ../nbs/04_classifier.ipynb #aab15825
+# %% ../nbs/04_classifier.ipynb #2c3c9e99
 @contextmanager
 def frozen(model):
     "No parameter of the model requires a gradient inside; any callable passes through."
@@ -94,7 +94,7 @@ def frozen(model):
         for p in parameters:
             p.requires_grad_(True)
 
-# %% ../nbs/04_classifier.ipynb #f196e8d6
+# %% ../nbs/04_classifier.ipynb #b407364a
 def log_prob_gradient(
     classifier,  # any function (x_t, t) to logits (N, classes)
     x_t: Tensor,  # (N, C, H, W)
@@ -102,6 +102,7 @@ def log_prob_gradient(
     y: Tensor,  # (N,) int64, the class whose probability should rise
 ) -> Tensor:  # like x_t
     "The gradient of log p(y | x_t, t) with respect to x_t. Raises as `check_inputs`."
+    check_inputs(x_t, t, y)
     with torch.enable_grad(), frozen(classifier):
         x = x_t.detach().requires_grad_()
         log_p = F.log_softmax(checked_logits(classifier, x, t, y), dim=1)
