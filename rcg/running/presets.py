@@ -81,9 +81,9 @@ MNIST = Preset(
     diffusion=DiffusionConfig(),
     attack=Attack(L2(3.0), steps=7),
     denoiser_training=TrainingConfig(
-        5000, schedule=5000, weight_decay=0.0, ema_decay=0.999, **_BRIEF
+        3000, schedule=3000, weight_decay=0.0, ema_decay=0.999, **_BRIEF
     ),
-    classifier_training=TrainingConfig(1200, schedule=1200, **_BRIEF),
+    classifier_training=TrainingConfig(1200, schedule=1200, warmup=100, **_BRIEF),
     sampling=Sampling(50, "ddim", vanilla_scale=1.0, robust_scale=1.0, images=1000),
 )
 
