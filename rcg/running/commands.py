@@ -26,7 +26,7 @@ from rcg.running.settings import (
     settings,
 )
 
-# %% ../../nbs/running/06a_commands.ipynb #75edbd61
+# %% ../../nbs/running/06a_commands.ipynb #0dc504fc
 @settings
 class TrainingJob:
     "One network to train."
@@ -45,6 +45,7 @@ class TrainingJob:
     steps: Count | None = None  # training iterations
     schedule: Count | None = None  # iterations until the learning rate is zero
     lr: Positive | None = None  # learning rate at the start
+    warmup: Natural | None = None  # iterations over which it rises to that
     weight_decay: NonNegative | None = None  # of AdamW
     ema_decay: Share | None = None  # of the moving average of the weights
     batch_size: Count | None = None  # over all processes
