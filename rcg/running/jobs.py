@@ -369,7 +369,7 @@ def check(job: TrainingJob) -> list[str]:  # what there is to say, line by line
         )
     return lines + (_trial(plan, data) if job.trial_steps else [])
 
-# %% ../../nbs/running/07_jobs.ipynb #8d1f9bc5
+# %% ../../nbs/running/07_jobs.ipynb #b333ec55
 def _seconds_per_step(plan: TrainingPlan, loss, data: Dataset) -> float:
     "The time for one process's share of a batch; the result is thrown away."
     count = plan.job.trial_steps
@@ -406,7 +406,7 @@ def _trial(plan: TrainingPlan, data: Dataset) -> list[str]:
         losses += [replace(plan.loss, attack=replace(plan.attack, early_stop=False))]
     seconds = [_seconds_per_step(plan, loss, data) for loss in losses]
     checkpoint = plan.folder / "checkpoint.safetensors"
-    done = load_tensors(checkpoint)[1]["step"] if checkpoint.exists() else 0
+    done = load_tensors(checkpoint, True)[1]["step"] if checkpoint.exists() else 0
     left, share = plan.training.steps - done, plan.training.batch_size // job.processes
     speeds = " to ".join(f"{share / s:.3g}" for s in reversed(seconds))
     times = " to ".join(str(timedelta(seconds=round(left * s))) for s in seconds)
@@ -513,7 +513,23 @@ def _any_process(flag: bool, where: PartialState) -> bool:
         return flag
     return bool(reduce(torch.tensor(float(flag), device=where.device), "sum") > 0)
 
-# %% ../../nbs/running/07_jobs.ipynb #2858af4c
+# %% ../../nbs/running/07_jobs.ipynb #cc0f0eb1
+def _stoppable(
+    steps: Iterator[TrainingState], where: PartialState
+) -> Iterator[TrainingState]:
+    "Pass states on until a signal comes; then end the run, and raise `Stopped`."
+    with stop_signals() as signals:
+        for state in steps:
+            unfinished = state.step < state.config.steps
+            if _any_process(bool(signals), where) and unfinished:
+                steps.close()  # stores the state
+                raise Stopped(
+                    f"stopped at step {state.step} of {state.config.steps}, which is "
+                    "stored: the same command goes on from there"
+                )
+            yield state
+
+
 def _validated(
     steps: Iterator[TrainingState], validate: Validation
 ) -> Iterator[TrainingState]:
@@ -523,24 +539,7 @@ def _validated(
             validate(state)
         yield state
 
-
-def _stoppable(
-    steps: Iterator[TrainingState], folder: Path, where: PartialState
-) -> Iterator[TrainingState]:
-    "Pass states on until a signal comes; then store one, and raise `Stopped`."
-    with stop_signals() as signals:
-        for state in steps:
-            left = state.config.steps - state.step
-            if _any_process(bool(signals), where) and left:
-                if where.is_main_process:
-                    state.save(folder / "checkpoint.safetensors")
-                raise Stopped(
-                    f"stopped at step {state.step} of {state.config.steps}, which is "
-                    "stored: the same command goes on from there"
-                )
-            yield state
-
-# %% ../../nbs/running/07_jobs.ipynb #f724f18a
+# %% ../../nbs/running/07_jobs.ipynb #c6306466
 def train_job(job: TrainingJob) -> TrainingState:
     """Train, or continue to train; every process of a job calls this.
 
@@ -553,10 +552,11 @@ def train_job(job: TrainingJob) -> TrainingState:
             training_run(plan, data)
         model, timesteps = _on_device(plan, where.device), plan.diffusion.config.steps
         steps = train(model, plan.loss, data, timesteps, plan.training, plan.folder)
+        steps = _stoppable(steps, where)
         if plan.held_out:
             _same_classes(data.classes, plan.held_out.open().classes)
             steps = _validated(steps, Validation(plan, where))
-        state = fit(_stoppable(steps, plan.folder, where), job.network)
+        state = fit(steps, job.network)
         weights = plan.folder / "model.safetensors"
         if where.is_main_process and not weights.exists():  # finished before, then lost
             save_tensors(weights, state.result.state_dict(), step=state.step)
