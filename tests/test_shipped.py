@@ -19,35 +19,29 @@ from rcg.running.presets import preset
 from rcg.training import load_tensors
 
 CIFAR10 = [name for name, p in SHIPPED.items() if p == "cifar10"]
-SIZES = {"cifar10": 2_065_546, "digits": 378_186, "digits-denoiser": 827_906}
+FACTS = {"network", "data", "training", "iterations", "optimiser", "licence"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_loads_by_name(name):
-    load, kind = (
-        (load_unet, "unet")
-        if name.endswith("denoiser")
-        else (load_classifier, "classifier")
-    )
-    network = load(name)
-    assert (
-        sum(p.numel() for p in network.parameters())
-        == SIZES.get(name, SIZES[SHIPPED[name]])
-        and not network.training
-    )
-    assert network.config == getattr(preset(SHIPPED[name]), kind)
-    assert find_file(name) == shipped(name) and shipped(name).stat().st_size < 5e6
     facts = load_json(shipped(name, "json"))
-    assert {
-        "network",
-        "data",
-        "training",
-        "iterations",
-        "optimiser",
-        "licence",
-    } <= facts.keys()
-    assert ("accuracy" in facts) == ("measured on" in facts) == (kind == "classifier")
+    denoiser = facts["network"].startswith("the denoiser")
+    network = (load_unet if denoiser else load_classifier)(name)
+    p = preset(SHIPPED[name])
+    assert network.config == (p.unet if denoiser else p.classifier)
+    assert not network.training
+    count = sum(p.numel() for p in network.parameters())
+    assert f"{count:,} parameters" in facts["network"]
+    assert find_file(name) == shipped(name) and shipped(name).stat().st_size < 5e6
+    assert "checksum" in load_tensors(shipped(name))[1]
+    assert FACTS <= facts.keys()
+    assert ("accuracy" in facts) == ("measured on" in facts) == (not denoiser)
     assert name in card(name) and facts["iterations"] in card(name)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match="choose from .*cifar10-robust"):
+        card("cifar10")
 
 
 def test_digits_cards_and_guidance():
@@ -122,7 +116,10 @@ def test_bf16_file_is_float32_in_memory():
 
 def test_networks_load_from_the_folder_that_holds_the_clone(tmp_path):
     (tmp_path / "rcg").symlink_to(ROOT)
-    code = "from rcg.explore import open_lab; from rcg.data import cifar10_samples; open_lab(); print(len(cifar10_samples()))"
+    code = (
+        "from rcg.explore import open_lab; from rcg.data import cifar10_samples; "
+        "open_lab(); print(len(cifar10_samples()))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
