@@ -84,7 +84,7 @@ def test_images(calls, images, kind, words):
 @pytest.mark.parametrize(
     "times, kind, words",
     [
-        (t - 1, ValueError, "t must be from 0 to 999, but ranges from -1 to 998"),
+        (t - 1, ValueError, "t must be .* 0.*, but ranges from -1 to 998"),
         (t + 1, ValueError, "t must be from 0 to 999, but ranges from 1 to 1000"),
         (t.float(), TypeError, "t must be an int64 tensor, not torch.float32"),
         (t.int(), TypeError, "t must be an int64 tensor, not torch.int32"),
@@ -102,9 +102,9 @@ def test_timesteps(calls, times, kind, words):
 @pytest.mark.parametrize(
     "labels, kind, words",
     [
-        (y - 1, ValueError, "labels must be from 0 to 9, but ranges from -1 to 2"),
+        (y - 1, ValueError, "labels must be .* 0.*, but ranges from -1 to 2"),
         (y + 7, ValueError, "labels must be from 0 to 9, but ranges from 7 to 10"),
-        (y - 100, ValueError, "labels must be from 0 to 9"),
+        (y - 100, ValueError, "labels must be .* ranges from -100 to -97"),
         (y.float(), TypeError, "labels must be an int64 tensor, not torch.float32"),
         (y[:1], ValueError, "labels must be one number for each of the 4 images"),
     ],
