@@ -284,7 +284,9 @@ class How:
         text = f"{self.steps} {self.sampler} steps"
         if self.term != How.term:
             text += f", {self.term}"
-        return text + (f", t from {self.within[0]} to {self.within[1]}" if self.within else "")
+        return text + (
+            f", t from {self.within[0]} to {self.within[1]}" if self.within else ""
+        )
 
     def guidance(self, classifier: Callable | None, scale: float) -> Guidance | None:
         "What a classifier adds at a scale; None without one."
