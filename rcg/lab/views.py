@@ -6,9 +6,9 @@
 __all__ = ['LABS', 'Frame', 'COLOURS', 'TERMS', 'SCALES', 'Lab', 'open_lab', 'open_image', 'gradient_frames', 'gradient_view',
            'attack_frames', 'attack_view', 'How', 'guidance_frames', 'guidance_view', 'strip_frames', 'strip_view']
 
-# %% ../../nbs/lab/00_views.ipynb #3e2c94d4
+# %% ../../nbs/lab/00_views.ipynb #1ccd4182
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -35,7 +35,7 @@ from ..running.checkpoints import load_classifier, load_unet
 from ..running.images import center_crop, read_image
 from ..running.presets import preset
 
-# %% ../../nbs/lab/00_views.ipynb #8fb65b94
+# %% ../../nbs/lab/00_views.ipynb #3d0f15d1
 @dataclass(frozen=True, eq=False)
 class Lab:
     "Networks and images to explore."
@@ -44,7 +44,7 @@ class Lab:
     diffusion: Diffusion
     images: object  # data of `rcg.data`: `images[i]` is an image and its label
     denoiser: Callable | None = None  # class-conditional; only guidance needs it
-    attack: Attack = Attack(L2(0.5))  # where the attack explorer starts
+    attack: Attack = Attack(L2(0.5), steps=20)  # where the attack explorer starts
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +67,7 @@ class Lab:
                 f"and t from 0 to {steps - 1}"
             )
 
-# %% ../../nbs/lab/00_views.ipynb #8f2d8087
+# %% ../../nbs/lab/00_views.ipynb #c46150a4
 LABS = {  # preset: images that its networks have not seen, and its denoiser
     "mnist": (partial(mnist, "test"), "mnist"),
     "digits": (partial(digits, "test"), "digits-denoiser"),
@@ -91,10 +91,11 @@ def open_lab(
         for kind in ("vanilla", "robust")
     }
     unet = load_unet(denoiser, device=device) if denoiser else None
-    start = replace(preset(name).attack, steps=20)
+    threat = preset(name).attack.threat  # of the robust one's training
+    start = Attack(replace(threat, eps=1.5 * threat.eps), steps=20)
     return Lab(classifiers, Diffusion(preset(name).diffusion), images(), unet, start)
 
-# %% ../../nbs/lab/00_views.ipynb #f1d93ec0
+# %% ../../nbs/lab/00_views.ipynb #bc25bdc3
 def open_image(
     content: bytes,  # of a picture file
     like: Tensor,  # (C, H, W) whose size and channels it gets
@@ -109,7 +110,7 @@ def open_image(
     pixels = from_uint8(torch.from_numpy(pixels)).reshape(*pixels.shape[:2], -1)
     return pixels.permute(2, 0, 1)
 
-# %% ../../nbs/lab/00_views.ipynb #ec8cea86
+# %% ../../nbs/lab/00_views.ipynb #73b0e178
 Frame = Callable[[], Figure]  # draws what has been computed so far
 COLOURS = {"unguided": "C7", "vanilla": "C0", "robust": "C1"}
 
@@ -126,7 +127,7 @@ def _last(frames: Iterator[Frame]) -> Figure:
     *_, draw = frames
     return draw()
 
-# %% ../../nbs/lab/00_views.ipynb #f2c7f868
+# %% ../../nbs/lab/00_views.ipynb #f97484c5
 def _show(ax: Axes, image: Tensor, title: str):
     "One image, as it is."
     image_grid(image[None].cpu(), 1, ax=ax)
@@ -168,7 +169,7 @@ def _draw_gradients(x_t: Tensor, found: list[dict], lab: Lab, title: str) -> Fig
         _show_classes(row[3], view["probability"], lab.names, colour)
     return fig
 
-# %% ../../nbs/lab/00_views.ipynb #29bc1af6
+# %% ../../nbs/lab/00_views.ipynb #5ab4770c
 def gradient_frames(
     lab: Lab,
     image: Tensor,  # (C, H, W) in [-1, 1]
@@ -197,7 +198,7 @@ def gradient_view(lab: Lab, image: Tensor, label: int, t: int, seed: int = 0) ->
     "A noisy image, the gradients for a class, and what the classifiers take it for."
     return _last(gradient_frames(lab, image, label, t, seed))
 
-# %% ../../nbs/lab/00_views.ipynb #12ad216d
+# %% ../../nbs/lab/00_views.ipynb #447463b6
 def _draw_attack(walks: dict[str, dict], title: str, columns: int = 7) -> Figure:
     fig = Figure(figsize=(9, 0.6 + 1.3 * max(2, len(walks))), layout="constrained")
     fig.suptitle(title, fontsize=10)
@@ -217,7 +218,7 @@ def _draw_attack(walks: dict[str, dict], title: str, columns: int = 7) -> Figure
     ax.legend(frameon=False, fontsize=8)
     return fig
 
-# %% ../../nbs/lab/00_views.ipynb #c85a7e82
+# %% ../../nbs/lab/00_views.ipynb #9aa7550c
 def attack_frames(
     lab: Lab,
     image: Tensor,  # (C, H, W) in [-1, 1]
@@ -258,7 +259,7 @@ def attack_view(
     "An image walking along the classifiers' gradients, see `attack_frames`."
     return _last(attack_frames(lab, image, label, attack, t))
 
-# %% ../../nbs/lab/00_views.ipynb #07a069e9
+# %% ../../nbs/lab/00_views.ipynb #038e93ca
 def _on_clean_images(classifier: Callable) -> Guidance:
     "The classifier of noisy images as one of the clean image that is expected."
     return image_guidance(lambda x0: classifier(x0, x0.new_zeros(len(x0)).long()))
@@ -295,7 +296,7 @@ class How:
         term = scale * TERMS[self.term](classifier)
         return term if self.within is None else term.within(*self.within)
 
-# %% ../../nbs/lab/00_views.ipynb #05efc84e
+# %% ../../nbs/lab/00_views.ipynb #d14cc6eb
 def _draw_images(
     rows: dict[str, list[Tensor]],  # images so far, by method
     columns: Sequence[str],  # what will be above them
@@ -330,7 +331,7 @@ def _drawing(lab: Lab, label: int, seed: int, how: How) -> Callable:
         guidance=how.guidance(classifier, scale),
     )
 
-# %% ../../nbs/lab/00_views.ipynb #a64581b0
+# %% ../../nbs/lab/00_views.ipynb #db2eb436
 def guidance_frames(
     lab: Lab,
     label: int,  # the class to draw
@@ -362,7 +363,7 @@ def guidance_view(
     "The same seed without and with guidance, see `guidance_frames`."
     return _last(guidance_frames(lab, label, seed, scale, how))
 
-# %% ../../nbs/lab/00_views.ipynb #68758c6c
+# %% ../../nbs/lab/00_views.ipynb #a44823e1
 SCALES = (0, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 

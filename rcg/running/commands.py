@@ -227,15 +227,14 @@ def parse(arguments: list[str] | None = None):  # command, job
     values = {k: v for k, v in vars(given[given.command]).items() if k != "config"}
     return given.command, COMMANDS[given.command][1](**values)
 
-# %% ../../nbs/running/06a_commands.ipynb #318ed1e3
+# %% ../../nbs/running/06a_commands.ipynb #44890f50
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.jobs`."
     try:
         command, job = parse(arguments)
         launched = "WORLD_SIZE" in os.environ or command in ("check", "pack")
         (_here if launched else launch)(command, job)
-    except KeyboardInterrupt as e:
-        print(str(e) or "interrupted", file=sys.stderr)
+    except KeyboardInterrupt:  # what was under way has said how to go on
         sys.exit(130)
     except (OSError, RuntimeError, ValueError) as e:
         print(e, file=sys.stderr)

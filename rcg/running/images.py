@@ -154,7 +154,7 @@ def random_crop(
     image = image.crop((left, top, left + size, top + size))
     return ImageOps.mirror(image) if rng.random() < 0.5 else image
 
-# %% ../../nbs/running/02_images.ipynb #02f25081
+# %% ../../nbs/running/02_images.ipynb #04542295
 _LEFT_BEHIND = {
     *("__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"),
     *("@eaDir", "@__thumb", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot"),
@@ -165,10 +165,15 @@ def _of_the_system(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_BEHIND
 
 
-def _walk(folder: str | Path, prefix: str = "", above=frozenset()) -> Iterator[str]:
-    "Files below a folder; `above` identifies the folders that we are in."
+def _identity(folder: str | Path) -> tuple[int, int]:
+    "The same for all paths of a folder."
     status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: str | Path, above: frozenset, prefix: str = "") -> Iterator[str]:
+    "Files below a folder; `above` identifies the folders that we are in."
+    here = _identity(folder)
     if here in above:  # a link to a folder that contains it
         return
     with os.scandir(folder) as entries:
@@ -177,7 +182,7 @@ def _walk(folder: str | Path, prefix: str = "", above=frozenset()) -> Iterator[s
                 continue
             if entry.is_dir():
                 inner = os.path.join(prefix, entry.name)
-                yield from _walk(entry.path, inner, above | {here})
+                yield from _walk(entry.path, above | {here}, inner)
             else:
                 yield os.path.join(prefix, entry.name)
 
@@ -186,7 +191,8 @@ def files_below(
     folder: str | Path,
 ) -> list[str]:  # paths from the folder, sorted
     "All files in a folder and its subfolders, also linked ones, but hidden ones not."
-    return sorted(_walk(folder))
+    above = frozenset(map(_identity, Path(folder).absolute().parents))
+    return sorted(_walk(folder, above))
 
 # %% ../../nbs/running/02_images.ipynb #721440f4
 def class_folders(
