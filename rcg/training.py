@@ -48,7 +48,7 @@ from rcg.running.settings import (
     settings,
 )
 
-# %% ../nbs/06_training.ipynb #04e45fcb
+# %% ../nbs/06_training.ipynb #b74287e9
 @settings
 class DenoiserLoss:
     """The hybrid loss of a denoiser (Nichol and Dhariwal, 2021, Eq. 16).
@@ -60,7 +60,7 @@ class DenoiserLoss:
 
     diffusion: Diffusion
     drop_labels: Share = 0.0  # share of labels replaced, for classifier-free guidance
-    null_label: Natural | None = None  # what replaces them; None for model.classes
+    null_label: Natural | None = None  # what replaces them; None for the model's own
 
     def __call__(
         self, model, x0: Tensor, labels: Tensor, t: Tensor, noise: Tensor
@@ -75,7 +75,13 @@ class DenoiserLoss:
         "The labels, of which some are replaced."
         if not self.drop_labels:
             return labels
-        null = model.classes if self.null_label is None else self.null_label
+        null = self.null_label
+        null = getattr(model, "null_label", None) if null is None else null
+        if null is None:
+            raise ValueError(
+                "labels can only be dropped where one stands for no class: build the "
+                "denoiser with null_label=True, or pass null_label"
+            )
         drop = torch.rand(len(labels), device=labels.device) < self.drop_labels
         return labels.masked_fill(drop, null)
 
@@ -366,7 +372,7 @@ def train_classifier(
     loss = ClassifierLoss(diffusion, attack)
     return train(classifier, loss, data, diffusion.config.steps, config, folder)
 
-# %% ../nbs/06_training.ipynb #19320a75
+# %% ../nbs/06_training.ipynb #a5bb20b6
 def fit(
     run: Iterator[TrainingState],  # of `train`
     name: str = "training",  # shown beside the bar

@@ -1,4 +1,4 @@
-"""Ways through the library that the notebooks do not take: bfloat16, loading processes, the Inception pipeline."""
+"""Ways that the notebooks do not take: bfloat16, loading processes, Inception."""
 
 from itertools import islice
 
@@ -53,7 +53,7 @@ class Layers(torch.nn.Module):
 
 
 class Stub(torch.nn.Module):
-    "A network with the interface of the Inception file: three channel means instead of features."
+    "The interface of the Inception file: three channel means instead of features."
 
     def __init__(self):
         super().__init__()

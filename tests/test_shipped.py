@@ -117,7 +117,7 @@ def test_bf16_file_is_float32_in_memory():
 def test_networks_load_from_the_folder_that_holds_the_clone(tmp_path):
     (tmp_path / "rcg").symlink_to(ROOT)
     code = (
-        "from rcg.explore import open_lab; from rcg.data import cifar10_samples; "
+        "from rcg.lab.views import open_lab; from rcg.data import cifar10_samples; "
         "open_lab(); print(len(cifar10_samples()))"
     )
     done = subprocess.run(
