@@ -1,6 +1,6 @@
-"""Jobs on several processes, killed ones, and the notebooks that run them on a folder of photographs."""
+"""Jobs on several processes, killed and interrupted, and the notebooks for them."""
 
-import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,55 +16,61 @@ import yaml
 from conftest import ROOT
 from PIL import Image
 
+from rcg.running.commands import parse
 from rcg.running.files import load_json, read_table
 from rcg.running.images import center_crop, load_images
-from rcg.running.jobs import SamplingJob, TrainingJob, launch, pack, train_job
+from rcg.running.jobs import (
+    SamplingJob,
+    TrainingJob,
+    check,
+    launch,
+    pack,
+    sample_job,
+    train_job,
+)
+from rcg.running.presets import preset
+from rcg.running.runs import owned
 from rcg.training import load_tensors
 
 
 def training(folder: Path, **settings) -> TrainingJob:
-    defaults = dict(
-        preset="digits",
-        steps=12,
-        schedule=20,
-        save_every=4,
-        batch_size=32,
-        validate_every=6,
-        validation_images=30,
-        workers=0,
-    )
-    return TrainingJob(
-        "digits", str(folder), validation="digits", **defaults | settings
-    )
+    defaults = dict(preset="digits", steps=12, schedule=20, save_every=4, batch_size=32)
+    defaults |= dict(validate_every=6, validation_images=30, workers=0)
+    return TrainingJob(run_dir=str(folder), **defaults | settings)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> Path:
-    "A folder with a denoiser and a classifier, hardly trained."
-    folder = tmp_path_factory.mktemp("weights")
-    for network in ("denoiser", "robust"):
-        train_job(training(folder / network, network=network, steps=8))
-    return folder
+def sampling(folder: Path, **settings) -> SamplingJob:
+    networks = dict(denoiser="digits-denoiser", classifier="digits-robust")
+    defaults = dict(preset="digits", images=21, batch_size=4, scale=1.5) | networks
+    return SamplingJob(str(folder), **defaults | settings)
 
 
-def sampling(weights: Path, folder: Path, **settings) -> SamplingJob:
-    files = [
-        str(weights / kind / "model.safetensors") for kind in ("denoiser", "robust")
-    ]
-    return SamplingJob(
-        str(folder),
-        *files,
-        **dict(preset="digits", images=21, batch_size=4, scale=1.5) | settings,
-    )
+def start(command: str, job, **streams) -> subprocess.Popen:
+    "The job in a process of its own."
+    settings = Path(job.run_dir).with_suffix(".yaml")
+    settings.write_text(yaml.safe_dump(asdict(job)))
+    words = [sys.executable, "-m", "rcg.jobs", command, "--config", str(settings)]
+    return subprocess.Popen(words, text=True, **streams)
+
+
+def until(condition, process: subprocess.Popen):
+    "Wait for something that a process does."
+    while not condition():
+        assert process.poll() is None, "it ended before"
+        time.sleep(0.02)
+
+
+def steps_done(folder: Path) -> int:
+    file = folder / "checkpoint.safetensors"
+    return load_tensors(file)[1]["step"] if file.exists() else 0
 
 
 def test_training_with_the_launcher_matches_one_process(tmp_path, capfd):
     one = train_job(training(tmp_path / "one"))
-    launch("train", training(tmp_path / "two", steps=8), processes=2)  # stops early ...
+    launch("train", training(tmp_path / "two", steps=8, processes=2))  # stops early ...
     train_job(training(tmp_path / "two"))  # ... and one process goes on
-    for a, b in zip(
-        *(read_table(tmp_path / k / "history.csv") for k in ("one", "two")), strict=True
-    ):
+    histories = (read_table(tmp_path / k / "history.csv") for k in ("one", "two"))
+    for a, b in zip(*histories, strict=True):
         assert list(b.values()) == pytest.approx(list(a.values()), rel=2e-3, abs=1e-4)
     a, b = (
         {(r["step"], r["kind"]): r for r in read_table(tmp_path / k / "validation.csv")}
@@ -72,81 +78,182 @@ def test_training_with_the_launcher_matches_one_process(tmp_path, capfd):
     )
     assert set(b) - set(a) == {(8, "clean"), (8, "attacked")}  # where it had stopped
     for key in a:  # one of the 30 images, about 3 in a bin, may fall on the other side
-        assert list(b[key].values())[2:] == pytest.approx(
-            list(a[key].values())[2:], abs=0.034
-        )
+        ours, theirs = list(b[key].values())[2:], list(a[key].values())[2:]
+        assert ours == pytest.approx(theirs, abs=0.034)
     a, b = (load_tensors(tmp_path / k / "model.safetensors")[0] for k in ("one", "two"))
     assert all(a[k].allclose(b[k], rtol=1e-2, atol=1e-4) for k in a)
     assert one.step == 12
 
 
-def test_arrays_of_another_size_are_refused(tmp_path):
-    np.savez(tmp_path / "large.npz", np.zeros((10, 9, 9, 1), np.uint8), np.arange(10))
-    job = TrainingJob(
-        str(tmp_path / "large.npz"), str(tmp_path / "run"), preset="digits", workers=0
-    )
-    with pytest.raises(
-        ValueError, match=r"\(1, 9, 9\), but the network takes \(1, 8, 8\)"
-    ):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stores_the_state_and_says_how_to_go_on(tmp_path, kind):
+    job = training(tmp_path / "run", steps=400, schedule=400, validation="")
+    job = replace(job, batch_size=8, network="vanilla")
+    first = start("train", job, stderr=subprocess.PIPE)
+    until(lambda: steps_done(tmp_path / "run"), first)
+    first.send_signal(kind)
+    said = first.communicate()[1]
+    step = int(re.search(r"step (\d+) is saved", said)[1])
+    assert first.returncode == 130 and steps_done(tmp_path / "run") == step >= 4
+    state = train_job(replace(job, steps=step + 3))
+    assert state.start == step and state.step == step + 3
+
+
+def test_a_directory_has_one_owner(tmp_path):
+    job = training(tmp_path / "run", steps=400, schedule=400, validation="")
+    job = replace(job, batch_size=8, save_every=1)
+    first = start("train", job)
+    until(lambda: steps_done(tmp_path / "run"), first)
+    second = start("train", replace(job, eps=0.5), stderr=subprocess.PIPE)
+    said = second.communicate()[1]
+    assert second.returncode == 1 and "another process is working in" in said
+    first.kill()  # and then it belongs to nobody
+    first.wait()
+    with owned(tmp_path / "run", patience=0):
+        pass
+
+
+def test_lost_weights_of_a_finished_run_are_restored(tmp_path):
+    job = training(tmp_path / "run", steps=2, validation="")
+    train_job(job)
+    weights = tmp_path / "run" / "model.safetensors"
+    before = load_tensors(weights)[0]
+    weights.unlink()
+    train_job(job)
+    after = load_tensors(weights)[0]
+    assert before.keys() == after.keys()
+    assert all(before[k].equal(after[k]) for k in before)
+
+
+def test_a_run_belongs_to_its_data(tmp_path):
+    rng, file = np.random.default_rng(0), tmp_path / "images.npz"
+    draw = lambda side: rng.integers(0, 255, (20, side, side, 1), np.uint8)
+    labels = np.arange(20) % 10
+    job = training(tmp_path / "run", data=str(file), steps=2)
+    np.savez(file, draw(9), labels)
+    with pytest.raises(ValueError, match=r"\(1, 9, 9\), but \(1, 8, 8\) are expected"):
         train_job(job)
+    np.savez(file, draw(8), labels)
+    train_job(job)
+    np.savez(file, draw(8), labels)  # as many others
+    with pytest.raises(ValueError, match="other settings .data was"):
+        train_job(replace(job, steps=4))
 
 
-def test_any_number_of_processes_draws_the_same_images(weights, tmp_path):
-    one, two = sampling(weights, tmp_path / "one"), sampling(weights, tmp_path / "two")
-    launch("sample", one)
-    launch("sample", replace(two, images=9), processes=2)
-    launch("sample", two, processes=2)  # more images later: only the new ones are drawn
+def test_a_wrong_setting_stores_nothing(tmp_path):
+    for wrong in (
+        lambda: sample_job(sampling(tmp_path / "run", sampler="DDIM")),
+        lambda: sample_job(sampling(tmp_path / "run", scale=float("nan"))),
+        lambda: sample_job(sampling(tmp_path / "run", classifier="nowhere")),
+        lambda: sample_job(sampling(tmp_path / "run", labels=[12])),
+        lambda: train_job(training(tmp_path / "run", eps=-1)),
+        lambda: train_job(training(tmp_path / "run", save_every=0)),
+        lambda: train_job(training(tmp_path / "run", width=33)),
+        lambda: train_job(training(tmp_path / "run", processes=5)),
+    ):
+        with pytest.raises((ValueError, OSError)):
+            wrong()
+        assert not list((tmp_path / "run").glob("*.json"))
+    sample_job(sampling(tmp_path / "run", images=1, steps=2))  # and now the right one
+
+
+def test_any_number_of_processes_draws_the_same_images(tmp_path):
+    one, two = sampling(tmp_path / "one"), sampling(tmp_path / "two", processes=2)
+    sample_job(one)
+    launch("sample", replace(two, images=9))
+    launch("sample", two)  # more images later: only the new ones are drawn
     a, b = load_images(pack(one)), load_images(pack(two))
     assert len(a.images) == 21 and (a.images.int() - b.images.int()).abs().max() <= 1
     assert a.labels.tolist() == b.labels.tolist() == [i % 10 for i in range(21)]
 
 
-def test_a_failing_process_is_reported(weights, tmp_path, capfd):
+def test_one_failing_process_ends_the_job(tmp_path, capfd):
+    images = tmp_path / "out" / "images"
+    images.mkdir(parents=True)
+    # Of the second process, which draws the odd labels.
+    (images / "1").write_text("in the way")
     with pytest.raises(RuntimeError, match="failed on 2 processes.*its output above"):
-        launch("sample", sampling(weights, tmp_path / "out", labels=[12]), processes=2)
-    assert "labels must be among 0 to 9" in "".join(capfd.readouterr())
-
-
-def test_one_failing_process_ends_the_job(weights, tmp_path, capfd):
-    (tmp_path / "out" / "images").mkdir(parents=True)
-    (tmp_path / "out" / "images" / "1").write_text(
-        "in the way"
-    )  # of the second process, which draws the odd labels
-    with pytest.raises(RuntimeError, match="failed on 2 processes"):
-        launch("sample", sampling(weights, tmp_path / "out", images=4), processes=2)
+        launch("sample", sampling(tmp_path / "out", images=4, processes=2))
     assert "images/1 could not be made" in "".join(capfd.readouterr())
 
 
-def test_killed_sampling_goes_on(weights, tmp_path):
-    job = sampling(weights, tmp_path / "out", images=400, steps=50, batch_size=8)
-    settings = tmp_path / "job.yaml"
-    settings.write_text(yaml.safe_dump(asdict(job)))
-    command = [
-        sys.executable,
-        "-m",
-        "rcg.jobs",
-        "sample",
-        str(settings),
-        "-p",
-        "images",
-    ]
+def test_killed_sampling_goes_on(tmp_path):
+    job = sampling(tmp_path / "out", images=400, steps=50, batch_size=8)
     drawn = lambda: sorted((tmp_path / "out" / "images").glob("*/*.png"))
-    killed = subprocess.Popen([*command, "400"])
-    while killed.poll() is None and len(drawn()) < 16:
-        time.sleep(0.05)
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    killed = start("sample", job)
+    until(lambda: len(drawn()) >= 16, killed)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
     before = {file: file.stat().st_mtime_ns for file in drawn()}
     assert 16 <= len(before) < 400
-    count = len(before) + 4
-    assert subprocess.run([*command, str(count)]).returncode == 0
-    assert len(load_images(pack(replace(job, images=count))).images) == count
+    more = replace(job, images=len(before) + 4)
+    assert start("sample", more).wait() == 0
+    assert len(load_images(pack(more)).images) == len(before) + 4
     assert all(file.stat().st_mtime_ns == then for file, then in before.items())
+
+
+def test_a_damaged_image_is_drawn_again(tmp_path):
+    job = sampling(tmp_path / "out", images=2, steps=2)
+    first, second = sample_job(job)
+    whole = np.array(Image.open(first))
+    first.write_bytes(first.read_bytes()[:50])
+    with pytest.raises(FileNotFoundError, match="1 of 2 images are not there yet, or"):
+        pack(job)
+    sample_job(job)
+    assert np.abs(np.array(Image.open(first)) - whole.astype(int)).max() <= 1
+    assert Image.open(second).text["seed"] == "1"
+
+
+def test_command_line(tmp_path, capfd):
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: digits\neps: 1e-1\n")
+    _, job = parse(["train", "--config", str(file), "--network", "vanilla"])
+    assert job == TrainingJob(preset="digits", eps=0.1, network="vanilla")
+    command = [sys.executable, "-X", "importtime", "-m", "rcg.jobs"]
+    for words in (["--help"], ["train", "--help"], ["train", "--epsilon", "1"]):
+        done = subprocess.run([*command, *words], capture_output=True, text=True)
+        assert not re.search(r"\| +torch$", done.stderr, re.M), words
+    assert "no setting 'epsilon': did you mean eps" in done.stderr
+    assert done.returncode == 1
+
+
+def parameters(name: str) -> dict:
+    "The defaults of a papermill notebook."
+    cells = nbformat.read(ROOT / "nbs" / name, as_version=4).cells
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    values = {}
+    exec(tagged[0].source, values)
+    return {k: v for k, v in values.items() if k != "__builtins__"}
+
+
+def test_notebooks_and_jobs_have_the_same_settings():
+    "What a notebook, a YAML file and a command line leave out must mean the same."
+    assert TrainingJob(**parameters("train_imagenet.ipynb")) == TrainingJob()
+    job = SamplingJob(**parameters("sample.ipynb"))
+    assert job == SamplingJob(job.run_dir, job.denoiser, job.classifier)
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "cifar10", "imagenet128"])
+def test_an_empty_job_is_the_presets(name):
+    p = preset(name)
+    plan = TrainingJob(preset=name).resolve()
+    assert (plan.attack, plan.network) == (p.attack, p.classifier)
+    workers = plan.training.workers
+    assert plan.training == replace(p.classifier_training, workers=workers)
+    assert (plan.train.name, plan.held_out.name) == (p.data, p.held_out)
+    assert TrainingJob(preset=name, network="denoiser").resolve().network == p.unet
+    drawn = SamplingJob("runs/x", "denoiser", preset=name).resolve()
+    assert (len(drawn.tasks), drawn.steps) == (p.sampling.images, p.sampling.steps)
+
+
+def test_the_threat_is_the_presets_unless_it_is_given():
+    assert TrainingJob(threat="Linf").resolve().attack.threat.eps == 0.5
+    assert type(TrainingJob(eps=0.1).resolve().attack.threat).__name__ == "L2"
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> Path:
-    "Crops of the two photographs that come with scikit-learn, and some files as people have them."
+    "Crops of scikit-learn's two photographs, and some files as people have them."
     from sklearn.datasets import load_sample_image
 
     root, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
@@ -155,155 +262,109 @@ def photographs(tmp_path_factory) -> Path:
         picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
         for k in range(12):
             left, top = rng.integers(640 - 250), rng.integers(427 - 250)
-            center_crop(picture.crop((left, top, left + 250, top + 250)), 160).save(
-                root / name / f"{k:02d}.jpg"
-            )
-    Image.fromarray(load_sample_image("china.jpg")).convert("CMYK").save(
-        root / "china" / "print.jpg"
-    )
-    (root / "china" / "cut.jpg").write_bytes(
-        (root / "china" / "00.jpg").read_bytes()[:900]
-    )
+            crop = picture.crop((left, top, left + 250, top + 250))
+            center_crop(crop, 160).save(root / name / f"{k:02d}.jpg")
+    china = Image.fromarray(load_sample_image("china.jpg"))
+    china.convert("CMYK").save(root / "china" / "print.jpg")
+    half = (root / "china" / "00.jpg").read_bytes()[:900]
+    (root / "china" / "cut.jpg").write_bytes(half)
     (root / "flower" / "readme.txt").write_text("two photographs")
     return root
 
 
 def execute(name: str, out: Path, parameters: dict) -> str:
     "Run a notebook; returns everything it prints."
+    folder = ROOT / "nbs"
     papermill.execute_notebook(
-        ROOT / "nbs" / name, out, parameters, cwd=ROOT / "nbs", progress_bar=False
+        folder / name, out, parameters, cwd=folder, progress_bar=False
     )
-    outputs = [
-        o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])
-    ]
-    shown = [
-        o.get("text", "") + o.get("data", {}).get("text/markdown", "") for o in outputs
-    ]
-    return "\n".join(shown)
+    cells = nbformat.read(out, as_version=4).cells
+    outputs = [o for c in cells for o in c.get("outputs", [])]
+    markdown = lambda o: o.get("data", {}).get("text/markdown", "")
+    return "\n".join(o.get("text", "") + markdown(o) for o in outputs)
 
 
-def test_notebooks_on_a_folder_at_128_pixels(photographs, tmp_path):
-    "Train, sample and evaluate with the ImageNet preset, small only by its parameters."
-    size = dict(
-        classes=2, width=32, steps=2, schedule=2, batch_size=2, trial_steps=1, workers=0
-    )
-    base = (
-        dict(
-            data=str(photographs),
-            validation=str(photographs),
-            validation_images=4,
-            validate_every=1,
-        )
-        | size
-    )
-    with pytest.raises(
-        papermill.PapermillExecutionError,
-        match="1 images of .* cannot be read: china/cut.jpg",
-    ):
-        execute(
-            "train_imagenet.ipynb",
-            tmp_path / "a.ipynb",
-            base | dict(run_dir=str(tmp_path / "stop")),
-        )
-    base |= dict(bad_images="skip", eps=1.0, step_size=None, save_every=1)
-    report = execute(
-        "train_imagenet.ipynb",
-        tmp_path / "robust.ipynb",
-        base | dict(run_dir=str(tmp_path / "robust")),
-    )
-    for said in (
+@pytest.fixture(scope="module")
+def robust(photographs, tmp_path_factory) -> tuple[Path, str]:
+    "A robust classifier of the ImageNet preset, hardly trained, and what was said."
+    folder = tmp_path_factory.mktemp("trained")
+    size = dict(classes=2, width=32, steps=2, schedule=2, batch_size=2, trial_steps=1)
+    data = dict(data=str(photographs), validation=str(photographs), workers=0)
+    how = dict(validation_images=4, validate_every=1, bad_images="skip", eps=1.0)
+    place = dict(run_dir=str(folder / "robust"), save_every=1)
+    settings = size | data | how | place
+    with pytest.raises(OSError, match="1 images of .* cannot be read: china/cut.jpg"):
+        job = TrainingJob(**settings | {"bad_images": "stop"})
+        check(replace(job, run_dir=str(folder / "stop")))
+    said = execute("train_imagenet.ipynb", folder / "robust.ipynb", settings)
+    job = TrainingJob(**settings)
+    denoiser = dict(network="denoiser", run_dir=str(folder / "denoiser"))
+    check(replace(job, **denoiser))
+    train_job(replace(job, **denoiser))
+    return folder, said
+
+
+def test_training_notebook_on_a_folder(robust):
+    folder, said = robust
+    for words in (
         "26 images, 2 classes",
         "ignored, not images by name: 1 (flower/readme.txt)",
         "china/cut.jpg",
         "images per second",
     ):
-        assert said in report
-    without_validation = dict(
-        network="denoiser", validation="", run_dir=str(tmp_path / "denoiser")
-    )
-    execute(
-        "train_imagenet.ipynb", tmp_path / "denoiser.ipynb", base | without_validation
-    )
+        assert words in said
+    assert load_tensors(folder / "robust" / "model.safetensors")[1]["step"] == 2
 
-    networks = {
-        k: str(tmp_path / k / "model.safetensors") for k in ("denoiser", "robust")
-    }
-    drawing = dict(
-        denoiser=networks["denoiser"],
-        classes=2,
-        denoiser_width=32,
-        classifier_width=32,
-        images=6,
-        dtype="float32",
-    )
-    drawing |= dict(steps=2, sampler="ddim", batch_size=6)
-    for method, classifier in (("unguided", ""), ("robust", networks["robust"])):
-        settings = drawing | dict(
-            classifier=classifier, run_dir=str(tmp_path / "samples" / method)
-        )
-        execute("sample.ipynb", tmp_path / "sample.ipynb", settings)
-    assert load_images(
-        tmp_path / "samples" / "robust" / "samples.npz"
-    ).images.shape == (6, 3, 128, 128)
 
-    (tmp_path / "samples" / "vanilla").mkdir()  # interrupted before it drew anything
-    methods = (("unguided", 0.0), ("vanilla", 0.5), ("robust", 1.0))
-    sets = [
-        dict(method=m, scale=s, path=str(tmp_path / "samples" / m / "samples.npz"))
-        for m, s in methods
-    ]
+def test_sampling_and_evaluating_notebooks(robust, photographs, tmp_path):
+    "Images of one's own classes, measured: a row for every set that has been drawn."
+    networks, _ = robust
+    files = {k: str(networks / k / "model.safetensors") for k in ("denoiser", "robust")}
+    small = dict(denoiser=files["denoiser"], classes=2, images=6, batch_size=6)
+    small |= dict(denoiser_width=32, classifier_width=32, steps=2, sampler="ddim")
+    place = {m: tmp_path / m for m in ("unguided", "robust", "vanilla")}
+    settings = dict(classifier=files["robust"], run_dir=str(place["robust"])) | small
+    execute("sample.ipynb", tmp_path / "sample.ipynb", settings)
+    unguided = SamplingJob(str(place["unguided"]), **small)
+    sample_job(unguided)
+    pack(unguided)
+    drawn = load_images(place["robust"] / "samples.npz")
+    assert drawn.images.shape == (6, 3, 128, 128)
+
+    place["vanilla"].mkdir()  # interrupted before it drew anything
     (tmp_path / "real").mkdir()
     for k, file in enumerate(sorted(photographs.glob("*/[0-9]*.jpg"))):
         center_crop(Image.open(file), 128).save(tmp_path / "real" / f"{k}.png")
-    settings = dict(samples=sets, reference=str(tmp_path / "real"))
-    settings |= dict(
-        results=str(tmp_path / "results"),
-        extractor="pixels",
-        draws=5,
-        build_reference=str(tmp_path / "ref.npz"),
-    )
+    scales = {"unguided": 0.0, "vanilla": 0.5, "robust": 2.0}
+    sets = [
+        dict(method=m, scale=s, path=str(place[m] / "samples.npz"))
+        for m, s in scales.items()
+    ]
+    settings = dict(samples=sets, reference=str(tmp_path / "real"), draws=5)
+    settings |= dict(results=str(tmp_path / "results"), extractor="pixels")
+    settings |= dict(build_reference=str(tmp_path / "reference.npz"))
     tables = execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
-    stored = load_json(tmp_path / "results" / "robust-1.json")
-    assert (
-        stored["images"] == 6
-        and stored["distance"][1] <= stored["distance"][0] <= stored["distance"][2]
-    )
-    assert (
-        "not there yet" in tables
-        and "| vanilla | 0.5 | not measured" in tables
-        and "| 2.85 | 0.82 | 0.56 |" in tables
-    )
-    with pytest.raises(
-        papermill.PapermillExecutionError, match="measured otherwise .k was 3, is 2"
-    ):
-        execute(
-            "evaluate.ipynb", tmp_path / "evaluate.ipynb", settings | dict(neighbours=2)
-        )
-    assert "0 of 3 sets to measure" in execute(
-        "evaluate.ipynb", tmp_path / "evaluate.ipynb", settings
-    )
+    assert "not there yet" in tables and "| robust | 2 | 6 |" in tables
+    assert "paper" not in tables, "these are no images of the paper"
+    stored = load_json(tmp_path / "results" / "robust-2.json")
+    assert (stored["images"], stored["real"]) == (6, 24)
+    assert (tmp_path / "reference.npz").exists()
+
+
+def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError, match="'epsilon'.*mean eps"):
+        settings = dict(preset="digits", run_dir=str(tmp_path / "run"), epsilon=0.5)
+        execute("train_imagenet.ipynb", tmp_path / "out.ipynb", settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_benchmarks(tmp_path):
-    small = dict(
-        preset="digits",
-        batch_size=8,
-        training_steps=2,
-        sample_batch=2,
-        sampling_steps=2,
-        modes=["float32", "bf16"],
-    )
-    tables = execute(
-        "experiments/benchmarks.ipynb",
-        tmp_path / "out.ipynb",
-        small | dict(results=str(tmp_path / "results")),
-    )
+    small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2)
+    small |= dict(sampling_steps=2, modes=["float32", "bf16"])
+    small |= dict(results=str(tmp_path / "results"))
+    tables = execute("experiments/benchmarks.ipynb", tmp_path / "out.ipynb", small)
     assert "| bf16 | 8 |" in tables
-    rows = [
-        row
-        for file in (tmp_path / "results").glob("*-training.csv")
-        for row in read_table(file)
-    ]
-    assert [row["mode"] for row in rows] == ["float32", "bf16"] and rows[0][
-        "ratio"
-    ] == 1
+    (file,) = (tmp_path / "results").glob("*-training.csv")
+    rows = read_table(file)
+    assert [row["mode"] for row in rows] == ["float32", "bf16"]
+    assert rows[0]["ratio"] == 1

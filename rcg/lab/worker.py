@@ -5,20 +5,33 @@
 # %% auto #0
 __all__ = ['Report', 'Failed', 'Job', 'Worker']
 
-# %% ../../nbs/lab/01_worker.ipynb #8e68a423
+# %% ../../nbs/lab/01_worker.ipynb #f44f0407
 from collections.abc import Callable, Iterator
 from functools import partial
 from threading import Condition, Event, Thread
 from time import perf_counter
 
-# %% ../../nbs/lab/01_worker.ipynb #53e53878
-Report = Callable[
-    [int, object, bool, bool], None
-]  # number, piece, more follow?, whole?
+# %% ../../nbs/lab/01_worker.ipynb #b20588c0
+Report = Callable[[int, object, bool, bool], None]  # number, piece, more follow?, whole?
 Failed = Callable[[int, Exception], None]  # number of the job, what the work raises
 Job = tuple[Callable[[], Iterator], Report, Failed]
 
-# %% ../../nbs/lab/01_worker.ipynb #69192588
+# %% ../../nbs/lab/01_worker.ipynb #8f2d449e
+def _run(worker: "Worker", number: int, pieces: Iterator, report: Callable):
+    "Report the pieces of one job as long as they are wanted."
+    start, waiting = perf_counter(), None
+    for piece in pieces:
+        if number <= worker.cancelled:
+            return
+        if number < worker.number and perf_counter() - start > worker.grace:
+            return report(piece, False, False)
+        if waiting is not None:
+            report(waiting, True, False)
+        waiting = piece
+    if number > worker.cancelled:
+        report(waiting, False, True)
+
+# %% ../../nbs/lab/01_worker.ipynb #723a0b66
 class Worker:
     "Runs the newest of the jobs that it is given in a thread of its own."
 
@@ -62,18 +75,3 @@ class Worker:
                 _run(self, number, pieces(), partial(report, number))
             except Exception as e:  # whatever it is, it belongs on the page
                 failed(number, e)
-
-
-def _run(worker: Worker, number: int, pieces: Iterator, report: Callable):
-    "Report the pieces of one job as long as they are wanted."
-    start, waiting = perf_counter(), None
-    for piece in pieces:
-        if number <= worker.cancelled:
-            return
-        if number < worker.number and perf_counter() - start > worker.grace:
-            return report(piece, False, False)
-        if waiting is not None:
-            report(waiting, True, False)
-        waiting = piece
-    if number > worker.cancelled:
-        report(waiting, False, True)
