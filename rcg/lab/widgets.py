@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Work', 'Explorer', 'ImageChoice', 'gradient_explorer', 'AttackChoice', 'attack_explorer', 'guidance_explorer']
 
-# %% ../../nbs/lab/02_widgets.ipynb #30d78b7d
+# %% ../../nbs/lab/02_widgets.ipynb #44237509
 import html
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ from .worker import Worker
 from ..running.files import atomic_write
 from ..solvers import SOLVERS
 
-# %% ../../nbs/lab/02_widgets.ipynb #d869a4ee
+# %% ../../nbs/lab/02_widgets.ipynb #4f60b5b1
 def _button(name: str, tooltip: str, press: Callable[[], None]) -> widgets.Button:
     button = widgets.Button(description=name, icon=name.lower(), tooltip=tooltip)
     button.on_click(lambda _: press())
@@ -80,7 +80,7 @@ class _Panel(widgets.VBox):
         except (OSError, ValueError) as e:
             self.say(f"not saved: {e}", wrong=True)
 
-# %% ../../nbs/lab/02_widgets.ipynb #dff8f372
+# %% ../../nbs/lab/02_widgets.ipynb #581ddfcf
 Work = Callable[[], tuple[tuple, Callable[[], Iterator[Frame]]]]
 
 
@@ -129,7 +129,7 @@ class Explorer(_Panel):
             self.picture.value = self.picture.value if picture is None else picture
             self.say(text, wrong)
 
-# %% ../../nbs/lab/02_widgets.ipynb #0102b8ff
+# %% ../../nbs/lab/02_widgets.ipynb #a0491edf
 def _report(
     explorer: Explorer,
     key: tuple,
@@ -162,7 +162,7 @@ def _fail(explorer: Explorer, number: int, error: Exception):
         if number > explorer.worker.cancelled:
             explorer.say(f"{type(error).__name__}: {error}", wrong=True)
 
-# %% ../../nbs/lab/02_widgets.ipynb #b2d7bf6d
+# %% ../../nbs/lab/02_widgets.ipynb #ec841bfa
 class ImageChoice:
     "An image of the set or an uploaded one."
 
@@ -209,7 +209,7 @@ class ImageChoice:
             self._take(self.uploaded, f"{e}; the former picture stays")
         self.upload.value = ()
 
-# %% ../../nbs/lab/02_widgets.ipynb #fa0a0b18
+# %% ../../nbs/lab/02_widgets.ipynb #bc45189f
 def _class_menu(lab: Lab, value: int) -> widgets.Dropdown:
     options = [(name, k) for k, name in enumerate(lab.images.classes)]
     return widgets.Dropdown(options=options, value=value, description="class")
@@ -234,7 +234,7 @@ def gradient_explorer(lab: Lab) -> Explorer:
     image.index.observe(lambda _: setattr(label, "value", image.label), "value")
     return Explorer([label, t, seed, *image.controls], work, "gradient")
 
-# %% ../../nbs/lab/02_widgets.ipynb #87b52300
+# %% ../../nbs/lab/02_widgets.ipynb #cd46cda8
 class AttackChoice:
     "The norm, the budget and the manner of an attack."
 
@@ -269,7 +269,7 @@ class AttackChoice:
         manner = self.targeted.value, self.early.value
         return Attack(threat, self.steps.value, None, *manner)
 
-# %% ../../nbs/lab/02_widgets.ipynb #d9c96a20
+# %% ../../nbs/lab/02_widgets.ipynb #ac1c441e
 def attack_explorer(lab: Lab) -> Explorer:
     "Image, class and attack to choose, and `attack_view` beneath."
     image, choice = ImageChoice(lab), AttackChoice(lab)
@@ -287,7 +287,7 @@ def attack_explorer(lab: Lab) -> Explorer:
     controls = [label, *choice.controls, t, *image.controls]
     return Explorer(controls, work, "attack")
 
-# %% ../../nbs/lab/02_widgets.ipynb #484fce99
+# %% ../../nbs/lab/02_widgets.ipynb #62219dab
 def guidance_explorer(lab: Lab) -> Explorer:
     """Class, seed, scale, solver and term to choose, and a view beneath.
 
@@ -310,9 +310,8 @@ def guidance_explorer(lab: Lab) -> Explorer:
     steps = widgets.SelectionSlider(options=counts, value=20, description="steps")
     solver = widgets.Dropdown(options=list(SOLVERS), value="ddim", description="solver")
     term = widgets.Dropdown(options=list(TERMS), description="guided by")
-    within = widgets.IntRangeSlider(
-        (0, last), min=0, max=last, step=last // 50, description="at t in", layout=wide
-    )
+    span = dict(min=0, max=last, step=last // 50, layout=wide)
+    within = widgets.IntRangeSlider(value=(0, last), description="at t in", **span)
     options = [("the way", False), ("all scales", True)]
     show = widgets.ToggleButtons(options=options)
 

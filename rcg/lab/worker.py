@@ -12,7 +12,9 @@ from threading import Condition, Event, Thread
 from time import perf_counter
 
 # %% ../../nbs/lab/01_worker.ipynb #b20588c0
-Report = Callable[[int, object, bool, bool], None]  # number, piece, more follow?, whole?
+Report = Callable[
+    [int, object, bool, bool], None
+]  # number, piece, more follow?, whole?
 Failed = Callable[[int, Exception], None]  # number of the job, what the work raises
 Job = tuple[Callable[[], Iterator], Report, Failed]
 

@@ -1,14 +1,20 @@
-"""What surrounds the method: files, images, presets, runs, downloads, checkpoints, jobs, sweeps."""
+"""What surrounds the method: settings, files, images, presets, runs, checkpoints, jobs.
+
+Public names are imported from their modules when they are asked for: most of these need
+torch, but `rcg.running.files` does not.
+"""
 
 from importlib import import_module
 
-_ROOMS = ("files", "images", "presets", "runs", "downloads", "checkpoints", "jobs", "sweeps")
+_MODULES = (
+    *("settings", "files", "images", "presets", "runs"),
+    *("downloads", "checkpoints", "commands", "jobs", "sweeps"),
+)
 
 
 def __getattr__(name: str):
-    "Public names of the rooms, imported when they are asked for, since most rooms need torch and `files` does not."
-    for room in () if name.startswith("_") else _ROOMS:
-        module = import_module(f"{__name__}.{room}")
-        if name in module.__all__:
-            return getattr(module, name)
+    for module in () if name.startswith("_") else _MODULES:
+        found = import_module(f"{__name__}.{module}")
+        if name in found.__all__:
+            return getattr(found, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
