@@ -224,10 +224,11 @@ def test_a_schedule_is_not_shorter_than_the_run():
 
 
 @pytest.mark.parametrize("label", [-100, 10])
-def test_unknown_labels_are_refused(label):
+@pytest.mark.parametrize("attack", [None, Attack(L2(0.5), 2)])
+def test_unknown_labels_are_refused(label, attack):
     data = digits()
     data.labels[:] = label
-    run = train_classifier(fresh_classifier(), Diffusion(), data, CONFIG)
+    run = train_classifier(fresh_classifier(), Diffusion(), data, CONFIG, attack)
     with pytest.raises(ValueError, match="labels must be from 0 to 9"):
         next(run)
 
@@ -295,3 +296,13 @@ def test_labels_are_dropped_by_their_share_and_equally_when_resumed(tmp_path):
     share = (seen[0] == 10).float().mean().item()
     assert 0.2 < share < 0.3 and seen[0].equal(seen[1])
     assert seen[0].max() == 10 and (seen[0] == 10).any(1).all()
+
+
+def test_dropping_labels_needs_a_label_for_no_class():
+    with pytest.raises(ValueError, match="build the denoiser with null_label=True"):
+        DenoiserLoss(Diffusion(), drop_labels=0.1)(fresh_unet(), *batch())
+    own = fresh_unet(null_label=True)
+    terms = DenoiserLoss(Diffusion(), drop_labels=0.5)(own, *batch())
+    assert terms["loss"].isfinite().all()
+    without = fresh_unet(classes=None)  # gets no labels
+    assert DenoiserLoss(Diffusion())(without, *batch())["loss"].isfinite().all()
