@@ -11,8 +11,9 @@ import torch
 from rcg.attack import L2, Linf, pgd
 from rcg.classifier import Classifier, ClassifierConfig, log_prob_gradient
 from rcg.diffusion import Diffusion, denoising_loss
-from rcg.guidance import guided_mean, sample
+from rcg.guidance import Cost, Guided, classifier_guidance, guided_mean, sample
 from rcg.metrics import frechet_distance, precision_recall
+from rcg.solvers import DDPM, solve
 from rcg.unet import UNet, UNetConfig
 
 TINY = dict(image_size=16, width=32, depth=1, multipliers=(1, 2))
@@ -147,18 +148,13 @@ def test_ddim_trajectory(golden, unet, classifier, guided):
 )
 def test_ddpm_trajectory(golden, unet, classifier, name, scale):
     d = golden("ddpm_trajectory_tiny")[1]
-    process, x, kept = Diffusion().respaced(25), d["x_T"], []
-    assert process.timesteps.tolist() == d["timesteps"].tolist()
-    for step, noise in zip(reversed(process.timesteps.tolist()), d["noise"]):
-        t = torch.full_like(d["y"], step)
-        with torch.no_grad():
-            p = process.p(unet(x, t, d["y"]), x, t)
-        if scale:
-            gradient = log_prob_gradient(classifier, x, t, d["y"])
-            p = p._replace(mean=guided_mean(p, gradient, scale))
-        x = process.ddpm_step(p, t, noise)
-        kept.append(x)
-    close(torch.stack(kept)[d["kept_steps"]], d[name], atol=1e-4)
+    guidance, noise = scale * classifier_guidance(classifier), iter(d["noise"])
+    guided = Guided(unet, d["y"], guidance, None, True, None, Cost())
+    run = solve(DDPM(25), Diffusion(), guided, d["x_T"], lambda: next(noise))
+    states = list(run)
+    assert [state.t for state in states][::-1] == d["timesteps"].tolist()
+    images = torch.stack([state.x for state in states])
+    close(images[d["kept_steps"]], d[name], atol=1e-4)
 
 
 # ---- attack
