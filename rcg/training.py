@@ -7,7 +7,7 @@ __all__ = ['CHECKPOINT', 'FREE_TO_CHANGE', 'DenoiserLoss', 'evaluating', 'Classi
            'NonFiniteLoss', 'train', 'train_denoiser', 'train_classifier', 'fit', 'save_tensors', 'load_tensors',
            'load_weights', 'save_state', 'load_state']
 
-# %% ../nbs/06_training.ipynb #fd8da3a3
+# %% ../nbs/06_training.ipynb #ddbf6eb9
 import json
 import math
 import signal
@@ -33,8 +33,9 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .attack import Attack
+from .classifier import checked_logits
 from .data import batches
-from .diffusion import Diffusion, check_inputs, denoising_loss
+from .diffusion import Diffusion, denoising_loss
 from .running.files import atomic_write, write_table
 from rcg.running.settings import (
     NO_EFFECT,
@@ -101,7 +102,7 @@ def evaluating(
         for m, mode in zip(modules, modes):
             m.training = mode
 
-# %% ../nbs/06_training.ipynb #9252e2f2
+# %% ../nbs/06_training.ipynb #bce4518a
 @dataclass(frozen=True)
 class ClassifierLoss:
     "The cross-entropy of Eq. 5, in nats. Raises `ValueError` for unknown labels."
@@ -121,9 +122,7 @@ class ClassifierLoss:
         if self.attack is not None:
             with evaluating(model):
                 shown = self.attack(model, x_t, t, labels)
-        logits = model(shown, t).float()
-        # or else cross-entropy would leave out labels of -100 without a word
-        check_inputs(shown, t, labels, classes=logits.shape[1])
+        logits = checked_logits(model, shown, t, labels)
         return {
             "loss": F.cross_entropy(logits, labels, reduction="none"),
             "accuracy": (logits.argmax(1) == labels).float(),
@@ -372,7 +371,7 @@ def train_classifier(
     loss = ClassifierLoss(diffusion, attack)
     return train(classifier, loss, data, diffusion.config.steps, config, folder)
 
-# %% ../nbs/06_training.ipynb #a5bb20b6
+# %% ../nbs/06_training.ipynb #ec3b5877
 def fit(
     run: Iterator[TrainingState],  # of `train`
     name: str = "training",  # shown beside the bar

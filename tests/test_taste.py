@@ -26,7 +26,7 @@ def taste(browser, tmp_path):
     file.write_text(f"<!doctype html><meta charset=utf-8>{head}<main>{html}</main>")
     page = browser.new_page(viewport={"width": 390, "height": 800})
     faults = []
-    page.on("pageerror", faults.append)
+    page.on("pageerror", lambda fault: faults.append(fault))
     page.goto(file.as_uri())
     page.wait_for_function("document.getElementById('taste-t').textContent")
     yield page

@@ -392,7 +392,7 @@ def image_arrays(
             f"{path} must hold images as `arr_0`, uint8 (N, H, W, 1 or 3), "
             f"but holds {found or 'nothing'}"
         )
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    images = torch.from_numpy(images).permute(0, 3, 1, 2)
     names = [str(name) for name in np.atleast_1d(arrays.get("classes", []))]
     if labels is None:
         return images, None, names
@@ -408,7 +408,7 @@ def labeled_array(
     images, labels, names = image_arrays(load_arrays(path), path)
     if labels is None:
         raise ValueError(f"{path} has no labels: add them as `arr_1`")
-    return LabeledImages(images, labels, names)
+    return LabeledImages(images.contiguous(), labels, names)
 
 # %% ../../nbs/running/02_images.ipynb #50f2ab05
 NAMED = ("digits", "mnist", "cifar10")
