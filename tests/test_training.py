@@ -229,7 +229,7 @@ def test_unknown_labels_are_refused(label, attack):
     data = digits()
     data.labels[:] = label
     run = train_classifier(fresh_classifier(), Diffusion(), data, CONFIG, attack)
-    with pytest.raises(ValueError, match="labels must be from 0 to 9"):
+    with pytest.raises(ValueError, match="labels must be"):
         next(run)
 
 
