@@ -191,7 +191,7 @@ def mnist(
     part = _chosen(split, cut, "mnist")
     return LabeledImages(data.images[part], data.labels[part], data.classes)
 
-# %% ../nbs/00_data.ipynb #a62fd45a
+# %% ../nbs/00_data.ipynb #0ae31b07
 def cifar10(
     root: str | Path = "downloads",  # folder of `cifar-10-batches-py`
     train: bool = True,  # the 50,000 training images, or the 10,000 test images
@@ -207,7 +207,7 @@ def cifar10(
     images = torch.from_numpy(raw.data).permute(0, 3, 1, 2).contiguous()
     return LabeledImages(images, torch.tensor(raw.targets), raw.classes)
 
-
+# %% ../nbs/00_data.ipynb #7c1bd46c
 def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
     return _packed("cifar10-samples.npz")
@@ -220,7 +220,7 @@ def min_max(
     low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
     return torch.where(high > low, (x - low) / (high - low) * 2 - 1, 0.0)
 
-# %% ../nbs/00_data.ipynb #86b767b2
+# %% ../nbs/00_data.ipynb #e8f19af4
 class Augmented(Dataset):
     """A data set whose images are changed at random, differently in every epoch.
 
@@ -255,7 +255,7 @@ class Augmented(Dataset):
             raise AttributeError(name)
         return getattr(self.data, name)
 
-
+# %% ../nbs/00_data.ipynb #b01a518f
 def mirrored(image: Tensor, rng: np.random.Generator) -> Tensor:
     "The image, or with probability one half its mirror image."
     return image.flip(-1) if rng.random() < 0.5 else image

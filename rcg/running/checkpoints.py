@@ -169,7 +169,7 @@ SHIPPED = {  # name: preset
     "digits-denoiser": "digits",
 }
 
-# %% ../../nbs/running/06_checkpoints.ipynb #031cb123
+# %% ../../nbs/running/06_checkpoints.ipynb #bd02626e
 def shipped(
     name: str,  # a key of `SHIPPED`
     ending: str = "safetensors",  # or "json", for the card
@@ -182,7 +182,7 @@ def shipped(
         )
     return asset(f"{name}.{ending}")
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #fa4ca559
 def card(
     name: str,  # a key of `SHIPPED`
 ) -> str:  # Markdown
@@ -256,7 +256,7 @@ def _named(path: str | Path, preset_name: str | None) -> tuple[str | Path, str]:
         )
     return path, preset_name
 
-# %% ../../nbs/running/06_checkpoints.ipynb #63d0193b
+# %% ../../nbs/running/06_checkpoints.ipynb #0298cf62
 def load_unet(
     path: str | Path,  # .safetensors or .pt, or a key of `SHIPPED`
     preset_name: str | None = None,  # a key of `PRESETS`; a shipped one needs none
@@ -273,7 +273,7 @@ def load_unet(
     config = replace(preset(preset_name).unet, **changes)
     return _load(UNet, config, path, device, dtype)
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #4b4ad9b2
 def load_classifier(
     path: str | Path,  # .safetensors or .pt, or a key of `SHIPPED`
     preset_name: str | None = None,  # a key of `PRESETS`; a shipped one needs none
@@ -286,7 +286,7 @@ def load_classifier(
     config = replace(preset(preset_name).classifier, **changes)
     return _load(Classifier, config, path, device, dtype)
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #cea05ef6
 def convert(
     path: str | Path,  # a PyTorch file of a state dict
     target: str | Path,  # .safetensors

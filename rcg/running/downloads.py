@@ -60,13 +60,13 @@ PUBLIC = {
     ),
 }
 
-# %% ../../nbs/running/05_downloads.ipynb #16601209
+# %% ../../nbs/running/05_downloads.ipynb #add7adbc
 def sha256(path: str | Path) -> str:
     "The checksum of a file, in hexadecimal."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-
+# %% ../../nbs/running/05_downloads.ipynb #c2dbce3e
 def verify(
     path: str | Path,
     checksum: str | None = None,  # that it must have; by default the recorded one
@@ -156,7 +156,7 @@ def _alone(path: Path):
     finally:
         lock.release()
 
-# %% ../../nbs/running/05_downloads.ipynb #9c39b87b
+# %% ../../nbs/running/05_downloads.ipynb #5c50d9da
 def download(
     url: str,
     path: str | Path,  # where to put it
@@ -183,7 +183,7 @@ def download(
         part.replace(path)
     return path
 
-
+# %% ../../nbs/running/05_downloads.ipynb #2dd56b7b
 def fetch(
     name: str,  # a key of `PUBLIC`
     folder: str | Path = "downloads",  # where to keep it

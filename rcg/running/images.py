@@ -82,12 +82,12 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
-# %% ../../nbs/running/02_images.ipynb #ed163932
+# %% ../../nbs/running/02_images.ipynb #93b8e6df
 def printable(path: str | Path) -> str:
     "A path as text that any terminal can show, also if its bytes are no UTF-8."
     return os.fsencode(path).decode(errors="backslashreplace")
 
-
+# %% ../../nbs/running/02_images.ipynb #6bde870f
 def _decoded(source: str | Path | io.BytesIO) -> Image.Image:  # RGB, upright
     "A picture. Raises `ValueError` that says why it is none."
     try:
@@ -117,7 +117,7 @@ def read_image(
             f"{printable(path)} cannot be read as an image ({e}): repair or remove it"
         ) from None
 
-# %% ../../nbs/running/02_images.ipynb #6d189f7a
+# %% ../../nbs/running/02_images.ipynb #24566037
 def scaled(
     image: Image.Image,  # any size
     short_side: int,  # pixels that the shorter side will have
@@ -130,7 +130,7 @@ def scaled(
     size = (round(image.width * factor), round(image.height * factor))
     return image.resize(size, Image.Resampling.BICUBIC)
 
-
+# %% ../../nbs/running/02_images.ipynb #310d1ac3
 def center_crop(
     image: Image.Image,  # any size
     size: int,  # side of the result in pixels
@@ -140,7 +140,7 @@ def center_crop(
     left, top = (image.width - size) // 2, (image.height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
-
+# %% ../../nbs/running/02_images.ipynb #0da29058
 def random_crop(
     image: Image.Image,  # any size
     size: int,  # side of the result in pixels
@@ -194,7 +194,7 @@ def files_below(
     above = frozenset(map(_identity, Path(folder).absolute().parents))
     return sorted(_walk(folder, above))
 
-# %% ../../nbs/running/02_images.ipynb #721440f4
+# %% ../../nbs/running/02_images.ipynb #da10a65d
 def class_folders(
     root: str | Path,  # folder with one subfolder per class
 ) -> list[str]:  # their names
@@ -213,7 +213,7 @@ def class_folders(
         )
     return sorted(names, key=int) if all(map(str.isdecimal, names)) else names
 
-
+# %% ../../nbs/running/02_images.ipynb #4574e8ee
 def check_classes(
     source: str | Path,  # where the data is from, for the message
     found: int,  # classes that the data has
@@ -239,6 +239,13 @@ class _Samples(Sequence):
 
     def __getitem__(self, index: int) -> tuple[Path, int]:
         return self.root / os.fsdecode(self.names[index]), int(self.labels[index])
+
+    def fingerprint(self) -> str:
+        digest = sha256()
+        for name, (path, _) in zip(self.names, self):
+            status = path.stat()
+            digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
 # %% ../../nbs/running/02_images.ipynb #1b8ea70c
 class ImageFiles(DatasetFolder):
@@ -296,11 +303,7 @@ class ImageFiles(DatasetFolder):
 
     def fingerprint(self) -> str:
         "Changes when a file is added, removed, renamed or rewritten."
-        digest = sha256()
-        for name, (path, _) in zip(self.samples.names, self.samples):
-            status = path.stat()
-            digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+        return self.samples.fingerprint()
 
 # %% ../../nbs/running/02_images.ipynb #00278e8a
 def _square(image: Image.Image, rng, size: int, train: bool, mode: str) -> Tensor:
@@ -364,7 +367,7 @@ def unreadable(
     name = lambda k: printable(folder.path(k).relative_to(folder.root).as_posix())
     return {name(k): why for k, why in enumerate(reasons) if why}
 
-# %% ../../nbs/running/02_images.ipynb #9b22cf0a
+# %% ../../nbs/running/02_images.ipynb #b3539d0d
 def _check_labels(labels: np.ndarray, images: int, classes: int, path: str | Path):
     "Raise `ValueError` unless there is one label in range for each image."
     if labels.shape != (images,) or labels.dtype.kind not in "iu":
@@ -400,7 +403,7 @@ def image_arrays(
     names = names or [str(k) for k in range(labels.max() + 1)]
     return images, torch.from_numpy(labels.astype(np.int64)), names
 
-
+# %% ../../nbs/running/02_images.ipynb #a092ca79
 def labeled_array(
     path: str | Path,  # .npz
 ) -> LabeledImages:
@@ -410,10 +413,10 @@ def labeled_array(
         raise ValueError(f"{path} has no labels: add them as `arr_1`")
     return LabeledImages(images.contiguous(), labels, names)
 
-# %% ../../nbs/running/02_images.ipynb #50f2ab05
+# %% ../../nbs/running/02_images.ipynb #ee38adf9
 NAMED = ("digits", "mnist", "cifar10")
 
-
+# %% ../../nbs/running/02_images.ipynb #94fa30ac
 def _named(name: str, train: bool) -> LabeledImages:
     "One of the data sets that have a name."
     if name == "cifar10":
@@ -501,7 +504,7 @@ class Pictures(Dataset):
         inner = [file.relative_to(self.folder).parts[0] for file in self.files]
         return torch.tensor([number[name] for name in inner])
 
-# %% ../../nbs/running/02_images.ipynb #f90fd250
+# %% ../../nbs/running/02_images.ipynb #5f9f02d1
 def load_images(
     path: str | Path,  # a folder of pictures, an .npz file, or a name of `NAMED`
     size: int | None = None,  # cut pictures to squares of this side; else all are alike
@@ -518,7 +521,7 @@ def load_images(
     bar = tqdm(pictures, f"reading {path.name}", mininterval=3, leave=False)
     return ImageSet(torch.stack(list(bar)), pictures.labels())
 
-
+# %% ../../nbs/running/02_images.ipynb #23ca9a79
 def save_images(
     path: str | Path,  # .npz
     samples: ImageSet,
