@@ -247,6 +247,15 @@ class _Samples(Sequence):
             digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
+
+def _no_images(root: Path, empty: list[str]) -> ValueError:
+    "What is said of classes without images."
+    some = ", ".join(empty[:5]) + ", …" * (len(empty) > 5)
+    return ValueError(
+        f"{root} has classes without a single image ({some}): "
+        "add images, or remove the folders"
+    )
+
 # %% ../../nbs/running/02_images.ipynb #1b8ea70c
 class ImageFiles(DatasetFolder):
     """`root/class/image` as pictures of Pillow and labels.
@@ -281,20 +290,15 @@ class ImageFiles(DatasetFolder):
             for label, folder in enumerate(self.folders)
             for name in files_below(directory / folder)
         ]
-        image = [name.lower().endswith(extensions) for name, _ in listed]
-        self.ignored = [
-            printable(n) for (n, _), known in zip(listed, image) if not known
-        ]
+        shown = lambda s: printable(s[0]).replace(os.sep, "/")
+        image = [s[0].lower().endswith(extensions) for s in listed]
+        self.ignored = [shown(s) for s, known in zip(listed, image) if not known]
         kept = [s for s, known in zip(listed, image) if known]
-        kept = [s for s in kept if Path(printable(s[0])).as_posix() not in self.skip]
+        kept = [s for s in kept if not self.skip or shown(s) not in self.skip]
         full = {label for _, label in kept}
         self.empty = [name for name, label in class_to_idx.items() if label not in full]
         if not kept or self.empty and not allow_empty:
-            some = ", ".join(self.empty[:5]) + ", …" * (len(self.empty) > 5)
-            raise ValueError(
-                f"{directory} has classes without a single image ({some}): "
-                "add images, or remove the folders"
-            )
+            raise _no_images(directory, self.empty)
         return _Samples(directory, *zip(*kept))
 
     def path(self, index: int) -> Path:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature', 'markdown_table', 'table', 'entry', 'symbols',
-           'notebooks', 'page_of', 'heading_id', 'only_imports', 'folded', 'colab', 'documented', 'defined', 'Pages',
-           'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail', 'gallery']
+           'notebooks', 'page_of', 'heading_id', 'unique', 'only_imports', 'folded', 'colab', 'documented', 'defined',
+           'Pages', 'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail',
+           'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #7c74ff64
+# %% ../../nbs/running/09_site.ipynb #9921bc29
 import ast
 import base64
 import io
@@ -20,14 +21,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #39906c20
+# %% ../../nbs/running/09_site.ipynb #e9081b2c
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = [t for t in tokens if t.type == tokenize.COMMENT]
     return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #22e0d379
+# %% ../../nbs/running/09_site.ipynb #7fb7b3d3
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -61,7 +62,7 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #ef95d7a4
+# %% ../../nbs/running/09_site.ipynb #3302afa8
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
@@ -85,7 +86,7 @@ def signature(
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #52fa7476
+# %% ../../nbs/running/09_site.ipynb #b64db7b1
 def markdown_table(
     heading: tuple[str, ...],  # one text per column
     rows: list[tuple[str, ...]],  # the same
@@ -95,7 +96,7 @@ def markdown_table(
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #3c4adbcf
+# %% ../../nbs/running/09_site.ipynb #19b25483
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -114,7 +115,7 @@ def table(
         rows.append(("**returns**", f"`{ast.unparse(returned)}`", about))
     return markdown_table(("parameter", "type", "meaning"), rows)
 
-# %% ../../nbs/running/09_site.ipynb #55b4e425
+# %% ../../nbs/running/09_site.ipynb #46f7d8a0
 LONGEST_OPEN = 40  # lines of a cell that a page shows without a click
 
 
@@ -139,7 +140,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #bf054b7e
+# %% ../../nbs/running/09_site.ipynb #9c6cc432
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -158,7 +159,7 @@ def symbols(
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #f445b057
+# %% ../../nbs/running/09_site.ipynb #e921c85d
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -181,7 +182,26 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #3e4044d3
+# %% ../../nbs/running/09_site.ipynb #9f2733e1
+def unique(
+    texts: list[str],  # the markdown cells of a page
+) -> list[str]:
+    "The same texts, in which no symbol shares its anchor."
+    entry = r"^###+ .*\{#(\S+) \.(?:api|method)\}$"
+    symbols, seen = set(re.findall(entry, "\n".join(texts), re.M)), set()
+
+    def renamed(match):
+        heading, name = match[0], heading_id(match[1])
+        if not re.match(entry, heading):
+            own = name in symbols and "{#" not in heading
+            return f"{heading} {{#about-{name}}}" if own else heading
+        twice = name in seen
+        seen.add(name)
+        return heading.replace(f"{{#{name} ", f"{{#{name}-2 ") if twice else heading
+
+    return [re.sub(r"^#+ +(.+)$", renamed, text, flags=re.M) for text in texts]
+
+# %% ../../nbs/running/09_site.ipynb #aad3609b
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -197,7 +217,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #252457ff
+# %% ../../nbs/running/09_site.ipynb #b8913c37
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -211,7 +231,7 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #f18b40a8
+# %% ../../nbs/running/09_site.ipynb #5e1e5c70
 def documented(
     cell,  # an exported one
     shown: bool,  # its source is part of the page
@@ -232,7 +252,7 @@ def documented(
         entries.append(entry(node, cell.source, owner, full, link, linked))
     return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
 
-# %% ../../nbs/running/09_site.ipynb #f7c526b1
+# %% ../../nbs/running/09_site.ipynb #74cdf517
 def defined(
     nb,  # a notebook
     config,  # nbdev's settings
@@ -247,7 +267,7 @@ def defined(
     lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
     return f"{config.git_url}/blob/{config.branch}/{file}", lines
 
-# %% ../../nbs/running/09_site.ipynb #24d63c7d
+# %% ../../nbs/running/09_site.ipynb #6e96a7bb
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -265,6 +285,9 @@ class Pages:
         notebook = Path(self.nb.path_).resolve().relative_to(nbs).as_posix()
         cells = [new for cell in self.nb.cells for new in self.shown(cell)]
         cells[2:2] = prose(colab(notebook, f"{config.user}/{config.repo}"))
+        written = [c for c in cells if c.cell_type == "markdown"]
+        for cell, text in zip(written, unique([c.source for c in written])):
+            cell.source = text
         self.nb.cells = cells
 
     def shown(self, cell) -> list:
@@ -296,7 +319,7 @@ def prose(text: str) -> list:
 
     return [mk_cell(text, "markdown")] if text else []
 
-# %% ../../nbs/running/09_site.ipynb #c47a2adc
+# %% ../../nbs/running/09_site.ipynb #a818f0ec
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -307,7 +330,7 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #112f2f07
+# %% ../../nbs/running/09_site.ipynb #5b63ecc1
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
@@ -330,7 +353,7 @@ def page_index(
         parts.append(f"### {section['section']}\n\n{table}")
     return "\n\n".join(parts)
 
-# %% ../../nbs/running/09_site.ipynb #0b6c3427
+# %% ../../nbs/running/09_site.ipynb #8800b011
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
@@ -343,11 +366,13 @@ def name_index(
             continue
         page = page_of(notebook)
         file = nbs.parent / "rcg" / f"{found[1].replace('.', '/')}.py"
-        rows = [
-            (f"[`{n.name}`]({page}#{n.name.lower()})", first_line(n))
-            for n, owner in symbols(file.read_text(encoding="utf-8"))
-            if not owner
-        ]
+        rows, seen = [], set()
+        for node, owner in symbols(file.read_text(encoding="utf-8")):
+            if not owner:
+                anchor = node.name.lower() + "-2" * (node.name.lower() in seen)
+                seen.add(anchor)
+                link = f"[`{node.name}`]({page}#{anchor})"
+                rows.append((link, first_line(node)))
         if rows:
             table = markdown_table(("name", "what it is"), rows)
             parts.append(f"## [rcg.{found[1]}]({page})\n\n{table}")
@@ -358,7 +383,7 @@ def first_line(node: ast.AST) -> str:
     "The first line of a docstring."
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
-# %% ../../nbs/running/09_site.ipynb #c7349a8b
+# %% ../../nbs/running/09_site.ipynb #5aa17ec3
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -379,7 +404,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #2a99375d
+# %% ../../nbs/running/09_site.ipynb #41f9e46b
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels
