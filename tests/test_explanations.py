@@ -1,7 +1,8 @@
-"Explanations that take too long to be executed by every test run, at a small setting."
+"The explanations at a small setting, and that they show no results of other settings."
 
 import nbformat
 import papermill
+import pytest
 from conftest import ROOT
 
 from rcg.running.files import read_table
@@ -23,60 +24,85 @@ def execute(name: str, folder, **parameters) -> str:
     return "\n".join(o.data.get("text/markdown", "") for o in outputs if "data" in o)
 
 
+def chosen(path, **wanted) -> list[dict]:
+    "The rows of a table with these values."
+    return [row for row in read_table(path) if wanted.items() <= row.items()]
+
+
+@pytest.mark.parametrize(
+    "name, parameter, was, value",
+    [
+        ("early_stopping", "iterations", 300, 3000),
+        ("oracle", "iterations", 1500, 1501),
+        ("gradient_score", "images", 500, 100),
+    ],
+)
+def test_results_of_other_settings_are_refused(tmp_path, name, parameter, was, value):
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        execute(name, tmp_path, **{parameter: value})
+    assert f"other settings ({parameter} was {was}, is {value})" in str(error.value)
+
+
 def test_early_stopping(tmp_path):
-    shown = execute(
-        "early_stopping",
-        tmp_path,
-        iterations=4,
-        every=2,
-        seeds=[0],
-        results=str(tmp_path / "results"),
-    )
-    rows = read_table(tmp_path / "results/seed-0.csv")
-    assert (
-        len(rows) == 5 * 2 * 3 * 2
-    )  # trainings, moments, noise levels, clean and attacked
-    assert all(0 <= row["accuracy"] <= 1 and 0 < row["loss"] < 10 for row in rows)
+    results = tmp_path / "results"
+    small = dict(iterations=4, every=2, seeds=[0], results=str(results))
+    shown = execute("early_stopping", tmp_path, **small)
     assert "After 4 iterations" in shown and "ε = 3, full" in shown
+    clean = chosen(results / "seed-0.csv", images="clean")
+    attacked = chosen(results / "seed-0.csv", images="attacked")
+    assert len(clean) == len(attacked) == 5 * 2 * 3  # trainings, moments, noise levels
+    for before, after in zip(clean, attacked):  # no attack makes a wrong answer right
+        assert after["accuracy"] <= before["accuracy"]
+    assert any(a["accuracy"] < b["accuracy"] for b, a in zip(clean, attacked))
+    for row in chosen(results / "seed-0.csv", noise="high", iteration=2):
+        assert abs(row["loss"] - 2.3) < 0.3  # log 10: nothing is learned yet
 
 
 def test_oracle(tmp_path):
+    results = tmp_path / "results"
     small = dict(
         iterations=3,
         sizes=[50],
         budgets=[0.0, 0.3],
         seeds=[0],
-        timesteps=[100, 300],
+        timesteps=[100, 300, 600],
         scales=[1.0],
+        results=str(results),
     )
-    shown = execute("oracle", tmp_path, results=str(tmp_path / "results"), **small)
-    exact = read_table(tmp_path / "results/64-0-0-0-gradient.csv")
-    assert all(row["cosine"] > 0.99 and row["error"] < 1e-3 for row in exact)
-    guided, random = (
-        read_table(tmp_path / f"results/{d}-{n}-0-0-guided.csv")[0]
-        for d, n in ((64, 0), (64, 50))
-    )
-    assert guided["hits"] > 0.9 > 0.5 > random["hits"]
-    assert "50 points, ε = 0.3" in shown
+    execute("oracle", tmp_path, **small)
+    for data, chance in (("plane", 1 / 3), ("subspace", 0.1), ("isotropic", 0.1)):
+        exact = chosen(results / "gradient.csv", data=data, points=0)
+        assert all(row["cosine"] > 0.99 and row["error"] < 1e-3 for row in exact)
+        accuracy = [row["accuracy"] for row in exact]  # noise only hides the class
+        assert accuracy[0] > accuracy[1] > accuracy[2] > chance - 0.05
+        (guided,) = chosen(results / "guided.csv", data=data, points=0)
+        (random,) = chosen(results / "guided.csv", data=data, points=50, eps=0.0)
+        assert guided["accuracy"] > 0.9 and random["accuracy"] < chance + 0.3
+        mean = {"plane": 1.25}.get(data, 7.97)  # of the χ distribution
+        assert abs(guided["distance"] / mean - 1) < 0.15
 
 
 def test_gradient_score(tmp_path):
+    results = tmp_path / "results"
     small = dict(
         budgets=[0.0, 1.0],
         lengths=[2, 4],
         seeds=[0, 1],
-        scales=[1.0],
+        scales=[0.0, 1.0],
         images=20,
         scored=30,
+        results=str(results),
     )
-    shown = execute(
-        "gradient_score", tmp_path, results=str(tmp_path / "results"), **small
-    )
-    rows = read_table(tmp_path / "results/1-4-1.csv")
-    assert [row["t"] for row in rows] == [0, 100, 200, 300, 400] and all(
-        -1 <= row["alignment"] <= 1 for row in rows
-    )
-    assert (
-        rows[0]["best"] == 1.0 and 0 < rows[0]["distance"] != rows[0]["distance, s = 1"]
-    ), "compared on fresh samples"
+    shown = execute("gradient_score", tmp_path, **small)
     assert "| alignment |" in shown
+    scores = chosen(results / "scores.csv", eps=1.0, iterations=4, seed=1)
+    assert [row["t"] for row in scores] == [0, 100, 200, 300, 400]
+    unguided = chosen(results / "distances.csv", scale=0.0, seeds="selection")
+    assert len(unguided) == 8
+    assert len({row["distance"] for row in unguided}) == 1  # whatever the classifier
+    for fresh in chosen(results / "distances.csv", seeds="fresh"):
+        classifier = {k: fresh[k] for k in ("eps", "iterations", "seed")}
+        tried = chosen(results / "distances.csv", seeds="selection", **classifier)
+        best = min(tried, key=lambda row: row["distance"])
+        assert fresh["scale"] == best["scale"]
+        assert fresh["distance"] != best["distance"]
