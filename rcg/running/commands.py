@@ -68,7 +68,7 @@ class TrainingJob:
 
         return training_plan(self)
 
-# %% ../../nbs/running/06a_commands.ipynb #e390de62
+# %% ../../nbs/running/06a_commands.ipynb #07eff3ad
 @settings
 class SamplingJob:
     "Images to draw."
@@ -81,8 +81,11 @@ class SamplingJob:
     denoiser_width: Count | None = None  # channels of its first level
     classifier_width: Count | None = None  # channels of its first level
     scale: float = 1.0  # s, the weight of the classifier's gradient
+    guide_from: Natural = 0  # timesteps at which the classifier guides, from this one
+    guide_to: Count | None = None  # up to this one, which is not among them
+    classifier_free: NonNegative = 0.0  # weight of classifier-free guidance
     steps: Count | None = None  # timesteps visited
-    sampler: str | None = None  # "ddpm" or "ddim"
+    sampler: str | None = None  # "ddpm", "ddim", "heun", "dpm++2m" or "dpm++2m-sde"
     labels: list[Natural] | None = None  # classes to draw, in turn; by default all
     images: Count | None = None  # how many
     first_seed: Natural = 0  # image i has the seed first_seed + i
