@@ -260,8 +260,7 @@ def _no_images(root: Path, empty: list[str]) -> ValueError:
 class ImageFiles(DatasetFolder):
     """`root/class/image` as pictures of Pillow and labels.
 
-    Raises `FileNotFoundError` without class folders, and `ValueError` if there are not
-    as many as expected, or some are empty.
+    Raises `FileNotFoundError` without class folders, `ValueError` for empty ones.
     """
 
     def __init__(
@@ -282,9 +281,7 @@ class ImageFiles(DatasetFolder):
         names = [printable(folder) for folder in self.folders]
         return names, {name: k for k, name in enumerate(names)}
 
-    def make_dataset(
-        self, directory, class_to_idx, extensions, is_valid_file, allow_empty
-    ) -> Sequence:
+    def make_dataset(self, directory, class_to_idx, extensions, allow_empty, **_):
         listed = [
             (os.path.join(folder, name), label)
             for label, folder in enumerate(self.folders)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training_run', 'check_images', 'check', 'this_process',
            'allow_tf32', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task', 'SamplingPlan', 'sampling_plan',
-           'find_file', 'reference_images', 'Networks', 'load_networks', 'draw', 'sampling_run', 'sample_job', 'pack',
-           'SamplingJob', 'TrainingJob', 'launch']
+           'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of', 'draw', 'sampling_run',
+           'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
-# %% ../../nbs/running/07_jobs.ipynb #f2708320
+# %% ../../nbs/running/07_jobs.ipynb #0bed1623
 import gc
 import os
 import shutil
@@ -37,8 +37,8 @@ from tqdm import tqdm
 from ..attack import L2, Attack, Linf
 from ..classifier import Classifier, ClassifierConfig
 from ..data import to_uint8
-from ..diffusion import RESPACING, Diffusion
-from ..guidance import sample
+from ..diffusion import Diffusion
+from ..guidance import Guidance, classifier_free, classifier_guidance, sample
 from ..metrics import ImageSet, accuracy
 from .checkpoints import SHIPPED, load_classifier, load_unet, shipped
 from .commands import SamplingJob, TrainingJob, launch  # noqa: F401
@@ -61,6 +61,7 @@ from rcg.running.images import (
 )
 from .presets import Preset, preset
 from .runs import Run, owned
+from ..solvers import Solver, named_solver
 from rcg.training import (
     ClassifierLoss,
     DenoiserLoss,
@@ -562,7 +563,7 @@ def train_job(job: TrainingJob) -> TrainingState:
             save_tensors(weights, state.result.state_dict(), step=state.step)
         return state
 
-# %% ../../nbs/running/07_jobs.ipynb #b2556e07
+# %% ../../nbs/running/07_jobs.ipynb #40102ae0
 class Task(NamedTuple):
     "One image to draw."
 
@@ -587,15 +588,14 @@ class SamplingPlan:
     job: SamplingJob
     folder: Path  # where everything goes
     diffusion: Diffusion
-    sampler: str
-    steps: int  # timesteps visited
+    solver: Solver
     tasks: list[Task]
 
     def missing(self) -> list[Task]:
         "What is still to be drawn."
         return [task for task in self.tasks if not task.is_done()]
 
-# %% ../../nbs/running/07_jobs.ipynb #082787f4
+# %% ../../nbs/running/07_jobs.ipynb #4fdad87f
 def _tasks(job: SamplingJob, count: int, classes: int) -> list[Task]:
     "Seed, label and file of every image."
     labels = list(range(classes)) if job.labels is None else job.labels
@@ -614,12 +614,14 @@ def sampling_plan(job: SamplingJob) -> SamplingPlan:
     "Look up everything that a job needs. Raises `ValueError` for what does not fit."
     p = preset(job.preset)
     sampler, steps = job.sampler or p.sampling.sampler, job.steps or p.sampling.steps
-    if sampler not in RESPACING:
-        raise ValueError(f"sampler is {sampler!r}: choose {' or '.join(RESPACING)}")
-    diffusion = Diffusion(p.diffusion)
-    diffusion.respaced(steps, sampler)  # raises for numbers of steps that do not work
+    diffusion, solver = Diffusion(p.diffusion), named_solver(sampler, steps)
+    solver.timesteps(diffusion)  # raises for numbers of steps that do not work
+    if job.guide_to is not None and job.guide_to <= job.guide_from:
+        raise ValueError(
+            f"guide_to is {job.guide_to}: it must be above guide_from, {job.guide_from}"
+        )
     tasks = _tasks(job, job.images or p.sampling.images, job.classes or p.unet.classes)
-    return SamplingPlan(job, run_path(job.run_dir), diffusion, sampler, steps, tasks)
+    return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, tasks)
 
 # %% ../../nbs/running/07_jobs.ipynb #c638e8bf
 def find_file(name: str) -> Path:
@@ -674,21 +676,24 @@ def load_networks(job: SamplingJob, device) -> Networks:
     hashes = {kind: sha256(file)[:16] for kind, file in files.items()}
     return Networks(unet, classifier, hashes)
 
-# %% ../../nbs/running/07_jobs.ipynb #6bad5e7c
+# %% ../../nbs/running/07_jobs.ipynb #909ea75a
+def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
+    "The sum of the terms that a job asks for."
+    terms = Guidance()
+    if networks.classifier is not None:
+        term = job.scale * classifier_guidance(networks.classifier)
+        terms += term.within(job.guide_from, job.guide_to)
+    if job.classifier_free:
+        terms += classifier_free(job.classifier_free)
+    return terms
+
+
 def draw(plan: SamplingPlan, networks: Networks, tasks: list[Task], device) -> Tensor:
     "The images (N, C, H, W) of some tasks."
     labels = torch.tensor([task.label for task in tasks], device=device)
+    how = dict(sampler=plan.solver, guidance=guidance_of(plan.job, networks))
     seeds = [task.seed for task in tasks]
-    return sample(
-        networks.unet,
-        plan.diffusion,
-        labels,
-        networks.classifier,
-        plan.job.scale,
-        plan.steps,
-        plan.sampler,
-        seeds,
-    )
+    return sample(networks.unet, plan.diffusion, labels, seeds=seeds, **how)
 
 
 def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
@@ -697,15 +702,14 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
         plan.folder,
         kind="samples",
         weights=networks.hashes,
-        scale=plan.job.scale if networks.classifier else 0.0,
-        steps=plan.steps,
-        sampler=plan.sampler,
+        guidance=repr(guidance_of(plan.job, networks)),
+        solver=plan.solver,
         labels=plan.job.labels,
         dtype=plan.job.dtype,
         first_seed=plan.job.first_seed,
     )
 
-# %% ../../nbs/running/07_jobs.ipynb #e21a74eb
+# %% ../../nbs/running/07_jobs.ipynb #6793f59a
 def _save_png(picture: Tensor, task: Task, plan: SamplingPlan):  # (C, H, W) uint8
     "Write an image that says in itself how it came about."
     said = PngInfo()
@@ -713,7 +717,7 @@ def _save_png(picture: Tensor, task: Task, plan: SamplingPlan):  # (C, H, W) uin
         ("seed", task.seed),
         ("label", task.label),
         ("scale", plan.job.scale if plan.job.classifier else 0.0),
-        ("sampler", f"{plan.sampler}, {plan.steps} steps"),
+        ("sampler", plan.solver),
         ("denoiser", plan.job.denoiser),
         ("classifier", plan.job.classifier or "none"),
     ):
