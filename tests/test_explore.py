@@ -19,11 +19,11 @@ MINUTES = 60_000  # milliseconds; how long to wait at most, not how long it may 
 
 @pytest.fixture
 def jupyter(tmp_path):
-    "A running JupyterLab whose folder has the laboratory in it; yields its address and folder."
+    "A running JupyterLab with the laboratory; yields its address and folder."
     folder = tmp_path / "notebooks"
     folder.mkdir()
     shutil.copy(ROOT / "nbs" / "explore.ipynb", folder)
-    settings = {  # cells that are scrolled away stay in the page; nobody is asked about news
+    settings = {  # cells out of sight stay in the page; nobody is asked about news
         "notebook-extension/tracker": {"windowingMode": "none"},
         "apputils-extension/notification": {"fetchNews": "false"},
     }
@@ -78,7 +78,10 @@ class ExplorerOnPage:
 
     def picture(self) -> str:
         "The bytes of the picture, as a text to compare."
-        read = "async i => Array.from(new Uint8Array(await (await fetch(i.src)).arrayBuffer())).join()"
+        read = """async image => {
+            const bytes = await (await fetch(image.src)).arrayBuffer();
+            return Array.from(new Uint8Array(bytes)).join();
+        }"""
         return self.box.locator("> img.rcg-picture").evaluate(read)
 
     def wait_for_another(self, picture: str):
@@ -159,9 +162,10 @@ def test_laboratory_in_jupyterlab(browser, jupyter, tmp_path):
     assert Image.open(folder / "guidance.png").size[0] == 900
     page.screenshot(path=tmp_path / "strip.png")
 
-    errors = page.locator(
-        "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']"
+    kinds = (
+        f"[data-mime-type='application/vnd.jupyter.{k}']" for k in ("error", "stderr")
     )
+    errors = page.locator(", ".join(kinds))
     assert errors.all_inner_texts() == []
     assert (
         page.locator(".jp-OutputArea-output img:not(.rcg-picture)").count() >= 3
