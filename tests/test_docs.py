@@ -282,7 +282,7 @@ def anchors(page) -> list[str]:
     "What a link into a page may name."
     text = shown(page)
     headings = [heading_id(h) for h in re.findall(r"^#+ +(.+)$", text, re.M)]
-    return headings + re.findall(r"^\[\]\{#(\S+)\}$", text, re.M)
+    return headings + re.findall(r"\[\]\{#([^}\s]+)\}", text)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -676,7 +676,7 @@ def load_networks(job: SamplingJob, device) -> Networks:
     hashes = {kind: sha256(file)[:16] for kind, file in files.items()}
     return Networks(unet, classifier, hashes)
 
-# %% ../../nbs/running/07_jobs.ipynb #909ea75a
+# %% ../../nbs/running/07_jobs.ipynb #946182d0
 def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
     "The sum of the terms that a job asks for."
     terms = Guidance()
@@ -702,7 +702,7 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
         plan.folder,
         kind="samples",
         weights=networks.hashes,
-        guidance=repr(guidance_of(plan.job, networks)),
+        guidance=guidance_of(plan.job, networks),
         solver=plan.solver,
         labels=plan.job.labels,
         dtype=plan.job.dtype,

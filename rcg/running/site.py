@@ -8,7 +8,7 @@ __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature',
            'Pages', 'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail',
            'gallery']
 
-# %% ../../nbs/running/09_site.ipynb #ff679360
+# %% ../../nbs/running/09_site.ipynb #b475e700
 import ast
 import base64
 import io
@@ -21,14 +21,14 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-# %% ../../nbs/running/09_site.ipynb #496227dc
+# %% ../../nbs/running/09_site.ipynb #818f8484
 def comments(source: str) -> dict[int, str]:
     "The comments of some source text by their line, counted from 1."
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = [t for t in tokens if t.type == tokenize.COMMENT]
     return {t.start[0]: t.string.lstrip("# ") for t in found}
 
-# %% ../../nbs/running/09_site.ipynb #e5fd8b0a
+# %% ../../nbs/running/09_site.ipynb #9b0bdeaa
 def parameters(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> list[tuple[str, str, str, int, int]]:  # name, type, default, first and last line
@@ -62,7 +62,7 @@ def parameters(
         if arg.arg not in ("self", "cls")
     ]
 
-# %% ../../nbs/running/09_site.ipynb #6ca343a8
+# %% ../../nbs/running/09_site.ipynb #c86b0ff8
 def signature(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
 ) -> str:
@@ -86,7 +86,7 @@ def signature(
         return line
     return f"{node.name}(\n    " + ",\n    ".join(parts) + f",\n{end}"
 
-# %% ../../nbs/running/09_site.ipynb #2ff81f86
+# %% ../../nbs/running/09_site.ipynb #9af98cda
 def markdown_table(
     heading: tuple[str, ...],  # one text per column
     rows: list[tuple[str, ...]],  # the same
@@ -96,7 +96,7 @@ def markdown_table(
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
-# %% ../../nbs/running/09_site.ipynb #b95847d3
+# %% ../../nbs/running/09_site.ipynb #7bb60bcd
 def table(
     node: ast.FunctionDef | ast.ClassDef,  # what is called
     source: str,  # the text that it was parsed from
@@ -115,7 +115,7 @@ def table(
         rows.append(("**returns**", f"`{ast.unparse(returned)}`", about))
     return markdown_table(("parameter", "type", "meaning"), rows)
 
-# %% ../../nbs/running/09_site.ipynb #d2c25029
+# %% ../../nbs/running/09_site.ipynb #624c0377
 LONGEST_OPEN = 40  # lines of a cell that a page shows without a click
 
 
@@ -140,7 +140,7 @@ def entry(
         parts.append(table(node, source))
     return "\n\n".join(p for p in parts if p)
 
-# %% ../../nbs/running/09_site.ipynb #43ed487e
+# %% ../../nbs/running/09_site.ipynb #f8fb9c1e
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -159,7 +159,7 @@ def symbols(
                     found.append((method, node.name))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #88c7bbad
+# %% ../../nbs/running/09_site.ipynb #ac4697f3
 def notebooks(
     nbs: Path,  # the folder of the notebooks
 ) -> list[str]:  # relative to it
@@ -182,7 +182,7 @@ def heading_id(heading: str) -> str:
     text = re.sub(r"\[([^]]*)\]\([^)]*\)|\{.*\}|[^\w\s.-]", r"\1", heading.lower())
     return given[1] if given else re.sub(r"^[^a-z]+", "", "-".join(text.split()))
 
-# %% ../../nbs/running/09_site.ipynb #c132d8cf
+# %% ../../nbs/running/09_site.ipynb #f6412c6f
 def unique(
     texts: list[str],  # the markdown cells of a page
 ) -> list[str]:
@@ -201,7 +201,7 @@ def unique(
 
     return [re.sub(r"^#+ +(.+)$", renamed, text, flags=re.M) for text in texts]
 
-# %% ../../nbs/running/09_site.ipynb #eee6c82e
+# %% ../../nbs/running/09_site.ipynb #c6278b72
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -217,7 +217,7 @@ def folded(source: str, summary: str) -> str:
         return source
     return f'#| code-fold: true\n#| code-summary: "{summary}"\n{source}'
 
-# %% ../../nbs/running/09_site.ipynb #27c8d079
+# %% ../../nbs/running/09_site.ipynb #dcd72419
 def colab(
     notebook: str,  # relative to `nbs`
     repository: str,  # on GitHub, owner and name
@@ -231,7 +231,7 @@ def colab(
         f"`%pip install git+https://github.com/{repository}` first.\n:::"
     )
 
-# %% ../../nbs/running/09_site.ipynb #bb9bcc59
+# %% ../../nbs/running/09_site.ipynb #79728747
 def documented(
     cell,  # an exported one
     shown: bool,  # its source is part of the page
@@ -246,13 +246,13 @@ def documented(
         name = f"{owner}.{node.name}" if owner else node.name
         link = f"{address}#L{lines[name]}" if name in lines else ""
         if owner and shown and short:  # the source below says it; links find it
-            entries.append(f"[]{{#{name.lower()}}}")
+            entries[-1] += f" []{{#{name.lower()}}}"
             continue
         full = not (shown and short)
         entries.append(entry(node, cell.source, owner, full, link, linked))
     return "\n\n".join(entries), cell.source if short else folded(cell.source, "Source")
 
-# %% ../../nbs/running/09_site.ipynb #5b13cc4e
+# %% ../../nbs/running/09_site.ipynb #90221fee
 def defined(
     nb,  # a notebook
     config,  # nbdev's settings
@@ -267,7 +267,7 @@ def defined(
     lines = {f"{owner}.{n.name}".strip("."): n.lineno for n, owner in found}
     return f"{config.git_url}/blob/{config.branch}/{file}", lines
 
-# %% ../../nbs/running/09_site.ipynb #71c364f5
+# %% ../../nbs/running/09_site.ipynb #d92e476b
 class Pages:
     "nbdev's processor for this site, named by `procs` in settings.ini."
 
@@ -319,7 +319,7 @@ def prose(text: str) -> list:
 
     return [mk_cell(text, "markdown")] if text else []
 
-# %% ../../nbs/running/09_site.ipynb #0e5ec823
+# %% ../../nbs/running/09_site.ipynb #c36d1bc3
 def executed(cell):
     "The cell after it has been run."
     from execnb.shell import CaptureShell
@@ -330,7 +330,7 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #41a9c3f8
+# %% ../../nbs/running/09_site.ipynb #76b81798
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
@@ -353,7 +353,7 @@ def page_index(
         parts.append(f"### {section['section']}\n\n{table}")
     return "\n\n".join(parts)
 
-# %% ../../nbs/running/09_site.ipynb #58595c9f
+# %% ../../nbs/running/09_site.ipynb #72984fc1
 def name_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:
@@ -383,7 +383,7 @@ def first_line(node: ast.AST) -> str:
     "The first line of a docstring."
     return (ast.get_docstring(node) or "").partition("\n")[0]
 
-# %% ../../nbs/running/09_site.ipynb #8ba45874
+# %% ../../nbs/running/09_site.ipynb #3f4d53ec
 def figures(
     notebook: dict,  # as it is in its file
 ) -> list[tuple[str, str, str, bytes]]:  # anchor, caption, alternative text, PNG
@@ -404,7 +404,7 @@ def figures(
                 found.append((anchor, values["fig-cap"], alternative, raw))
     return found
 
-# %% ../../nbs/running/09_site.ipynb #5dac0ee5
+# %% ../../nbs/running/09_site.ipynb #289dbb45
 def thumbnail(
     picture: bytes,  # of any format
     width: int = 360,  # at most this many pixels

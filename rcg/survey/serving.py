@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['application', 'make', 'serve', 'export', 'remove', 'main']
 
-# %% ../../nbs/survey/03_serving.ipynb #06b67ff4
+# %% ../../nbs/survey/03_serving.ipynb #825f930b
 import asyncio
 import json
 import socket
@@ -23,7 +23,7 @@ from .answers import Answers, answer_rows, open_survey, remove_rater
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, first_page, respond
 
-# %% ../../nbs/survey/03_serving.ipynb #7511b118
+# %% ../../nbs/survey/03_serving.ipynb #3c435dad
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -57,7 +57,7 @@ class _Handler(RequestHandler):
         self.set_header("Content-Type", "text/plain; charset=UTF-8")
         self.finish(f"{status_code}: {self._reason}\n")  # and no traceback
 
-# %% ../../nbs/survey/03_serving.ipynb #d9b1f26b
+# %% ../../nbs/survey/03_serving.ipynb #36fa432d
 class _Text(_Handler):
     "A text that is always the same."
 
@@ -92,7 +92,7 @@ class _Screens(_Handler):
             raise HTTPError(503) from None
         self.finish(screen)
 
-# %% ../../nbs/survey/03_serving.ipynb #97617c36
+# %% ../../nbs/survey/03_serving.ipynb #22111e3f
 def application(
     answers: Answers,
     names: tuple[str, ...] = (),  # by which the server may be called, beside localhost
@@ -128,7 +128,7 @@ class _Missing(_Handler):
     def prepare(self):
         raise HTTPError(404)
 
-# %% ../../nbs/survey/03_serving.ipynb #72d067e0
+# %% ../../nbs/survey/03_serving.ipynb #108b1e92
 _BUSY = (
     b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"Very many people are here. Please come back in a minute.\n"
@@ -158,7 +158,7 @@ async def _answer(application: Application, sockets: list[socket.socket]):
     _Server(application, **limits).add_sockets(sockets)
     await asyncio.Event().wait()  # until the process ends
 
-# %% ../../nbs/survey/03_serving.ipynb #ce35b1dc
+# %% ../../nbs/survey/03_serving.ipynb #08f0e4a6
 def make(
     folder: str,  # to make
     first: str,  # name=samples, which are a folder, a run directory or an .npz file
@@ -185,7 +185,7 @@ def make(
         f"next: python -m rcg.survey serve {folder}"
     )
 
-# %% ../../nbs/survey/03_serving.ipynb #642576df
+# %% ../../nbs/survey/03_serving.ipynb #36038875
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
@@ -218,7 +218,7 @@ def serve(
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 
-# %% ../../nbs/survey/03_serving.ipynb #177148e9
+# %% ../../nbs/survey/03_serving.ipynb #64183a72
 def _no_formula(value):
     "A text that no spreadsheet takes for a formula."
     risky = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
@@ -248,7 +248,7 @@ def remove(
     count = remove_rater(Answers(open_survey(folder)), rater)
     print(f"rater {rater} is deleted, with {count} answers")
 
-# %% ../../nbs/survey/03_serving.ipynb #9d823aff
+# %% ../../nbs/survey/03_serving.ipynb #27f2f85c
 def main(arguments: list[str] | None = None):
     "The command line."
     parser = ArgumentParser(
