@@ -9,7 +9,7 @@ __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'g
            'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
            'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'TermSettings']
 
-# %% ../nbs/07_guidance.ipynb #54586762
+# %% ../nbs/07_guidance.ipynb #6c64ed62
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ from rcg.running.settings import (
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
-# %% ../nbs/07_guidance.ipynb #2ba100ed
+# %% ../nbs/07_guidance.ipynb #60226854
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -56,7 +56,7 @@ def guided_x0(
     noise = process.noise_from_x0(x_t, t, x0)
     return process.x0_from_noise(x_t, t, shifted(noise, -process.at("noise", t), score))
 
-# %% ../nbs/07_guidance.ipynb #e73e64bb
+# %% ../nbs/07_guidance.ipynb #afaeecb3
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
 
@@ -70,7 +70,7 @@ class Seen(NamedTuple):
 
 Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
-# %% ../nbs/07_guidance.ipynb #2532764b
+# %% ../nbs/07_guidance.ipynb #69b8087f
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
@@ -103,7 +103,7 @@ class Weighted:
             text += f".scheduled({self.schedule!r})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
-# %% ../nbs/07_guidance.ipynb #c696d838
+# %% ../nbs/07_guidance.ipynb #38002845
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
@@ -150,7 +150,7 @@ class Guidance:
     def __repr__(self) -> str:
         return " + ".join(self.described()) or "no guidance"
 
-# %% ../nbs/07_guidance.ipynb #11472230
+# %% ../nbs/07_guidance.ipynb #fae70d3a
 def as_guidance(
     term: Guidance | Term | None,  # guidance, one term, or None for nothing
 ) -> Guidance:
@@ -169,7 +169,7 @@ def name_of(network: Callable) -> str:
     names = (getattr(network, key, None) for key in ("name", "__name__"))
     return next(filter(None, names), type(network).__name__)
 
-# %% ../nbs/07_guidance.ipynb #0cf07911
+# %% ../nbs/07_guidance.ipynb #2d344569
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
@@ -192,7 +192,7 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
-# %% ../nbs/07_guidance.ipynb #0939ff3a
+# %% ../nbs/07_guidance.ipynb #67476c44
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
@@ -224,7 +224,7 @@ def classifier_guidance(
         )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
-# %% ../nbs/07_guidance.ipynb #9be7cfe7
+# %% ../nbs/07_guidance.ipynb #b709de54
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -243,7 +243,7 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/07_guidance.ipynb #389501ec
+# %% ../nbs/07_guidance.ipynb #37ffdba2
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
@@ -265,7 +265,7 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
-# %% ../nbs/07_guidance.ipynb #606f8311
+# %% ../nbs/07_guidance.ipynb #5986ba6c
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
@@ -285,7 +285,7 @@ class Cost:
         )
         return f"per image, {' and '.join(parts)}"
 
-# %% ../nbs/07_guidance.ipynb #3961224e
+# %% ../nbs/07_guidance.ipynb #c33c869e
 class Guided:
     "A denoiser with guidance, as `solve` wants it."
 
@@ -326,7 +326,7 @@ class Guided:
         self.kept[k] = age + 1, value
         return value
 
-# %% ../nbs/07_guidance.ipynb #936023fa
+# %% ../nbs/07_guidance.ipynb #002c48b6
 class _timed:
     "Context that adds evaluations and their time to a `Cost`."
 
@@ -342,7 +342,7 @@ class _timed:
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
 
-# %% ../nbs/07_guidance.ipynb #4b8b76f4
+# %% ../nbs/07_guidance.ipynb #3dae74af
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
@@ -367,7 +367,7 @@ def check_finite(x: Tensor, step: int, guidance: Guidance):
             f"with {guidance}: lower the scale, or check the networks' weights"
         )
 
-# %% ../nbs/07_guidance.ipynb #aa86f73d
+# %% ../nbs/07_guidance.ipynb #e4ceca33
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
     "Raise `ValueError` or `TypeError` for arguments that do not belong together."
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
@@ -395,7 +395,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
         if isinstance(part.term, ClassifierTerm):
             check_labels("classifier", part.term.classifier, labels)
 
-# %% ../nbs/07_guidance.ipynb #20e350fb
+# %% ../nbs/07_guidance.ipynb #7fff5be4
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -437,7 +437,7 @@ def sample_steps(
         check_finite(state.x, state.t, guidance)
         yield state
 
-# %% ../nbs/07_guidance.ipynb #e7a1f270
+# %% ../nbs/07_guidance.ipynb #de4f6596
 def sample(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -465,7 +465,7 @@ def sample(
         images.append(state.x)
     return torch.cat(images)
 
-# %% ../nbs/07_guidance.ipynb #2d66eafb
+# %% ../nbs/07_guidance.ipynb #601863a8
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
@@ -475,7 +475,7 @@ class Sine:
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #cc2565a0
+# %% ../nbs/07_guidance.ipynb #b1cdfc44
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
@@ -495,7 +495,7 @@ class AnyOf:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
-# %% ../nbs/07_guidance.ipynb #e04799a2
+# %% ../nbs/07_guidance.ipynb #b6d06ebc
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
@@ -534,12 +534,12 @@ def image_guidance(
         raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #fc33547b
+# %% ../nbs/07_guidance.ipynb #aba6d447
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def prepared(
-    classifier: Callable,  # what torchvision's and timm's networks are: images to logits
+    classifier: Callable,  # like those of torchvision and timm: images to logits
     size: int | None = 224,  # side in pixels that it wants; None to leave images alone
     mean: tuple[float, ...] = IMAGENET_MEAN,  # of the colours in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD,
@@ -556,7 +556,7 @@ def prepared(
     classify.name = name_of(classifier)
     return classify
 
-# %% ../nbs/07_guidance.ipynb #2b4fd87b
+# %% ../nbs/07_guidance.ipynb #c9eb4656
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
@@ -595,7 +595,7 @@ def autoguidance(
         raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #86892244
+# %% ../nbs/07_guidance.ipynb #58801233
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -613,7 +613,7 @@ def discriminator_guidance(
     """
     return classifier_guidance(discriminator, Real())
 
-# %% ../nbs/07_guidance.ipynb #3440c7ee
+# %% ../nbs/07_guidance.ipynb #985c4dda
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
@@ -636,7 +636,7 @@ class Smoothed:
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
 
-# %% ../nbs/07_guidance.ipynb #0fb5d45f
+# %% ../nbs/07_guidance.ipynb #8cb3414b
 @settings
 class TermSettings:
     "One term in plain values."
