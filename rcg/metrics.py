@@ -163,7 +163,7 @@ def gaussian(
         vars(made)["root"] = root
     return made
 
-# %% ../nbs/08_metrics.ipynb #38d01e75
+# %% ../nbs/08_metrics.ipynb #d207ae2e
 def _nuclear_norm(m: Tensor) -> Tensor:
     "The sum of the singular values."
     squares = torch.linalg.eigvalsh(m @ m.T if len(m) <= m.shape[1] else m.T @ m)
@@ -174,7 +174,7 @@ def _nuclear_norm(m: Tensor) -> Tensor:
         values.sum() if doubt < 1e-8 * values.sum() else torch.linalg.svdvals(m).sum()
     )
 
-# %% ../nbs/08_metrics.ipynb #4d033ab6
+# %% ../nbs/08_metrics.ipynb #7a3e851d
 def frechet_distance(
     real: Tensor | Gaussian,  # features (N, D), or their Gaussian
     fake: Tensor | Gaussian,  # features (M, D), or their Gaussian
@@ -188,7 +188,7 @@ def frechet_distance(
     overlap = _nuclear_norm(a.root @ b.root.T)
     traces = a.covariance.trace() + b.covariance.trace()
     shift = (a.mean - b.mean).square().sum()
-    return float(shift + traces - 2 * overlap)
+    return max(0.0, float(shift + traces - 2 * overlap))
 
 # %% ../nbs/08_metrics.ipynb #446cb077
 def _parts(count: int, block: int) -> list[slice]:
@@ -227,7 +227,7 @@ def _within(squared: Tensor, balls, a: Tensor, b: Tensor) -> Tensor:
     inside[i, j] = _exact(a, b, i, j) <= balls[1].expand_as(squared)[i, j]
     return inside
 
-# %% ../nbs/08_metrics.ipynb #fc39f71d
+# %% ../nbs/08_metrics.ipynb #b5d4cd8b
 def _nearer(known, squared: Tensor, first: int, count: int):
     "The `count` smallest distances of every row, known or new, and to which."
     few = squared.topk(min(count, squared.shape[1]), largest=False)

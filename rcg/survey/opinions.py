@@ -286,7 +286,7 @@ def _check_level(draws: int, level: float):
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: it must be between 0 and 1")
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #8a3008d5
 def _statistics(
     opinions: Opinions,
     thresholds: Sequence[float],
@@ -305,7 +305,7 @@ def _statistics(
     ]
     return np.array([*shares, shares[0] - shares[2], *table])
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #4c360eed
 def _resampled(
     opinions: Opinions, thresholds: Sequence[float], draws: int, seed: int
 ) -> np.ndarray:  # (draws, statistics)
