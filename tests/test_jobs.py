@@ -30,6 +30,7 @@ from rcg.running.jobs import (
 )
 from rcg.running.presets import preset
 from rcg.running.runs import owned
+from rcg.solvers import named_solver
 from rcg.training import load_tensors
 
 
@@ -243,7 +244,8 @@ def test_an_empty_job_is_the_presets(name):
     assert (plan.train.name, plan.held_out.name) == (p.data, p.held_out)
     assert TrainingJob(preset=name, network="denoiser").resolve().network == p.unet
     drawn = SamplingJob("runs/x", "denoiser", preset=name).resolve()
-    assert (len(drawn.tasks), drawn.steps) == (p.sampling.images, p.sampling.steps)
+    assert len(drawn.tasks) == p.sampling.images
+    assert drawn.solver == named_solver(p.sampling.sampler, p.sampling.steps)
 
 
 def test_the_threat_is_the_presets_unless_it_is_given():

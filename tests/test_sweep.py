@@ -12,7 +12,8 @@ import pytest
 from conftest import ROOT
 
 from rcg.running.files import load_json
-from rcg.running.sweeps import Sweep, claim, is_claimed, progress, work
+from rcg.running.runs import claim, is_claimed
+from rcg.running.sweeps import Sweep, progress, work
 
 SCRIPT = """
 import sys, time
@@ -116,6 +117,14 @@ def test_a_folder_without_locks_is_refused(tmp_path, monkeypatch):
         work(Sweep(tmp_path, [{"x": 1}]), lambda cell: cell)
 
 
+def test_a_damaged_result_is_named(tmp_path):
+    sweep = Sweep(tmp_path, [{"x": 1}, {"x": 2}])
+    first = sweep.file(next(iter(sweep.cells)), "json")
+    first.write_text("{half")
+    with pytest.raises(OSError, match=f"{first.name}.*delete it to do the cell again"):
+        work(sweep, lambda cell: cell["x"])
+
+
 def test_an_interrupted_cell_is_waiting(tmp_path):
     sweep = Sweep(tmp_path, [{"x": 1}])
 
@@ -128,76 +137,56 @@ def test_an_interrupted_cell_is_waiting(tmp_path):
 
 
 ABLATION = dict(
-    **dict(
-        data="digits",
-        reference="digits",
-        preset="digits",
-        extractor="pixels",
-        draws=2,
-        checkpoints=[1, 2],
-        best=2,
-    ),
-    **dict(
-        threats=[["L2", 0.5]],
-        attack_steps=[1],
-        robust=["L2", 0.5, 1],
-        scales=[0, 1],
-        table4_scale=1,
-        seeds=[0],
-    ),
-    **dict(
-        denoiser_settings={"schedule": 2, "batch_size": 8},
-        sampling_settings={"images": 10, "steps": 2},
-    ),
+    preset="digits",
+    reference="digits",
+    extractor="pixels",
+    draws=2,
+    checkpoints=[1, 2],
+    best=2,
+    threats=[],
+    attack_steps=[],
+    robust=["L2", 1e30, 1],  # whose training cannot succeed
+    scales=[0.0, 1.0],
+    table4_scale=1.0,
+    denoiser_settings={"schedule": 2, "batch_size": 8},
+    classifier_settings={"steps": 2, "schedule": 2, "batch_size": 8},
+    sampling_settings={"images": 10, "steps": 2},
 )
 
 
-def ablation(folder: Path, name: str, **changes) -> dict:
-    "Run the notebook; returns the ledger's measured entries by guidance and iterations."
-    settings = (
-        ABLATION
-        | dict(folder=str(folder / "networks"), results=str(folder / name))
-        | changes
-    )
+def ablation(folder: Path, name: str, **changes) -> dict[str, dict]:
+    "Run the notebook; returns what was measured, by the ledger's file."
+    places = dict(folder=str(folder / "networks"), results=str(folder / name))
     papermill.execute_notebook(
         ROOT / "nbs" / "experiments" / "ablation_cifar10.ipynb",
         str(folder / "out.ipynb"),
-        settings,
+        ABLATION | places | changes,
         progress_bar=False,
     )
-    found = [load_json(file) for file in (folder / name / "measured").glob("*.json")]
-    return {(f["settings"]["guidance"], f["settings"]["iterations"]): f for f in found}
+    return {f.name: load_json(f) for f in (folder / name / "measured").glob("*.json")}
 
 
 def test_the_ablation_measures_only_networks_that_are_trained(tmp_path):
-    small = {"steps": 2, "schedule": 2, "batch_size": 8}
-    broken = ablation(
-        tmp_path, "broken", classifier_settings=small | {"lr": 1e30, "save_every": 1}
-    )
-    assert {k for k, f in broken.items() if "result" in f} == {("none", 1), ("none", 2)}
-    assert (
-        "not trained" in broken["robust", 2]["error"]
-        and "not trained" in broken["vanilla", 2]["error"]
-    )
+    first = ablation(tmp_path, "ledger")
+    kinds = {
+        (cell["settings"]["guidance"], cell["settings"]["iterations"], "result" in cell)
+        for cell in first.values()
+    }
+    assert kinds == {
+        ("none", 1, True),
+        ("none", 2, True),
+        ("vanilla", 2, True),
+        ("robust", 2, False),
+    }
+    (failed,) = (cell for cell in first.values() if "error" in cell)
+    assert "the robust of this entry is not trained" in failed["error"]
 
-    # The same networks, their ledger lost: found again, and not trained anew.
-    first = ablation(tmp_path, "ledger", classifier_settings=small)
+    # Ledger lost, other loading processes, another order: nothing is trained anew.
     files = sorted((tmp_path / "networks").glob("*/model*.safetensors"))
-    before = [file.read_bytes() for file in files]
-    # Numbers of another kind, a different number of loading processes or another order: the same cells.
-    same = dict(
-        classifier_settings=small | {"workers": 0, "save_every": 1}, scales=[1.0, 0.0]
-    )
-    second = ablation(tmp_path, "again", **same)
-    assert (
-        set(first)
-        == set(second)
-        == {("none", 1), ("none", 2), ("vanilla", 2), ("robust", 2)}
-    )
-    assert [f["result"] for f in second.values()] == [
-        first[k]["result"] for k in second
-    ]
-    assert {
-        file.name for file in (tmp_path / "ledger" / "measured").glob("*.json")
-    } == {file.name for file in (tmp_path / "again" / "measured").glob("*.json")}
-    assert [file.read_bytes() for file in files] == before
+    before = [file.stat().st_mtime_ns for file in files]
+    same = ABLATION["classifier_settings"] | {"workers": 0, "save_every": 1}
+    second = ablation(tmp_path, "again", classifier_settings=same, scales=[1.0, 0.0])
+    assert first.keys() == second.keys()
+    for key, cell in first.items():
+        assert second[key].get("result") == cell.get("result")
+    assert [file.stat().st_mtime_ns for file in files] == before
