@@ -76,7 +76,7 @@ LABS = {  # preset: images that its networks have not seen, and its denoiser
 
 
 def open_lab(
-    name: str = "digits",  # a key of `LABS`
+    name: str = "mnist",  # a key of `LABS`
     device: torch.device | str = "cpu",
 ) -> Lab:
     "The package's own networks and images. Raises `ValueError` for another name."

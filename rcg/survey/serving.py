@@ -259,7 +259,7 @@ def main(arguments: list[str] | None = None):
     known = {f.__name__: f for f in (make, serve, export, remove)}
     for name, function in known.items():
         command = ArgumentParser(description=function.__doc__)
-        command.add_function_arguments(function, as_positional=True)
+        command.add_function_arguments(function, as_positional=True, as_group=False)
         commands.add_subcommand(name, command, help=function.__doc__)
     chosen = parser.parse_args(arguments)
     try:
