@@ -9,12 +9,12 @@ __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'g
            'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
            'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'TermSettings']
 
-# %% ../nbs/07_guidance.ipynb #6c64ed62
+# %% ../nbs/07_guidance.ipynb #47820ac4
 import math
 import time
+from numbers import Real as Number
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from numbers import Real as Number
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,18 +24,11 @@ from torch.nn import functional as F
 
 from .classifier import frozen
 from .diffusion import Diffusion, Prediction
-from rcg.running.settings import (
-    Count,
-    Natural,
-    NonNegative,
-    Positive,
-    Share,
-    described,
-    settings,
-)
+from .running.settings import Count, Natural, NonNegative, Positive, Share
+from .running.settings import described, settings
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
-# %% ../nbs/07_guidance.ipynb #60226854
+# %% ../nbs/07_guidance.ipynb #6ed79e44
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -56,10 +49,9 @@ def guided_x0(
     noise = process.noise_from_x0(x_t, t, x0)
     return process.x0_from_noise(x_t, t, shifted(noise, -process.at("noise", t), score))
 
-# %% ../nbs/07_guidance.ipynb #afaeecb3
+# %% ../nbs/07_guidance.ipynb #527a23ed
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
-
     noise: Tensor  # (N, C, H, W) predicted by the denoiser
     x0: Tensor  # (N, C, H, W) the clean image it expects
     signal: Tensor  # (N, 1, 1, 1) level a of the signal
@@ -70,11 +62,10 @@ class Seen(NamedTuple):
 
 Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 
-# %% ../nbs/07_guidance.ipynb #69b8087f
+# %% ../nbs/07_guidance.ipynb #4efdca5a
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
-
     term: Callable
     scale: float = 1.0
     low: Natural = 0  # acts at timesteps from here ...
@@ -103,14 +94,13 @@ class Weighted:
             text += f".scheduled({self.schedule!r})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
-# %% ../nbs/07_guidance.ipynb #38002845
+# %% ../nbs/07_guidance.ipynb #020f469e
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
 
     Sums, multiples and restrictions are values again; an empty one does nothing.
     """
-
     parts: tuple[Weighted, ...] = ()
 
     def __add__(self, other: "Guidance") -> "Guidance":
@@ -150,7 +140,7 @@ class Guidance:
     def __repr__(self) -> str:
         return " + ".join(self.described()) or "no guidance"
 
-# %% ../nbs/07_guidance.ipynb #fae70d3a
+# %% ../nbs/07_guidance.ipynb #7582a1c4
 def as_guidance(
     term: Guidance | Term | None,  # guidance, one term, or None for nothing
 ) -> Guidance:
@@ -169,11 +159,10 @@ def name_of(network: Callable) -> str:
     names = (getattr(network, key, None) for key in ("name", "__name__"))
     return next(filter(None, names), type(network).__name__)
 
-# %% ../nbs/07_guidance.ipynb #2d344569
+# %% ../nbs/07_guidance.ipynb #b6af22d4
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
-
     joint: NonNegative = 1.0  # τ₁
     marginal: NonNegative = 1.0  # τ₂
 
@@ -192,11 +181,10 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
-# %% ../nbs/07_guidance.ipynb #67476c44
+# %% ../nbs/07_guidance.ipynb #e65cba8e
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
-
     classifier: Callable  # (x_t, t) to logits (N, K)
     target: Callable = LogProb()  # (logits, y) to one value per image
 
@@ -224,7 +212,7 @@ def classifier_guidance(
         )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
-# %% ../nbs/07_guidance.ipynb #b709de54
+# %% ../nbs/07_guidance.ipynb #12c56253
 class SeededNoise:
     "Standard normal noise, image by image, from one generator per seed."
 
@@ -243,11 +231,10 @@ class SeededNoise:
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
 
-# %% ../nbs/07_guidance.ipynb #37ffdba2
+# %% ../nbs/07_guidance.ipynb #bfd4d2b4
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
-
     limit: Positive = 1.0
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -257,7 +244,6 @@ class Static:
 @settings
 class Dynamic:
     "Clip the expected image at a quantile of its absolute values, and rescale it."
-
     share: Share = 0.995  # of the values, that are not clipped
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -265,11 +251,10 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
-# %% ../nbs/07_guidance.ipynb #5986ba6c
+# %% ../nbs/07_guidance.ipynb #b8289bfc
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
-
     images: int = 0
     denoiser: int = 0  # evaluations of the denoiser by the solver, in images
     guidance: int = 0  # evaluations of terms, in images
@@ -285,7 +270,7 @@ class Cost:
         )
         return f"per image, {' and '.join(parts)}"
 
-# %% ../nbs/07_guidance.ipynb #c33c869e
+# %% ../nbs/07_guidance.ipynb #4ef662d1
 class Guided:
     "A denoiser with guidance, as `solve` wants it."
 
@@ -326,7 +311,7 @@ class Guided:
         self.kept[k] = age + 1, value
         return value
 
-# %% ../nbs/07_guidance.ipynb #002c48b6
+# %% ../nbs/07_guidance.ipynb #243d3018
 class _timed:
     "Context that adds evaluations and their time to a `Cost`."
 
@@ -342,7 +327,7 @@ class _timed:
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
 
-# %% ../nbs/07_guidance.ipynb #3dae74af
+# %% ../nbs/07_guidance.ipynb #1e8fb5dd
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
@@ -367,7 +352,7 @@ def check_finite(x: Tensor, step: int, guidance: Guidance):
             f"with {guidance}: lower the scale, or check the networks' weights"
         )
 
-# %% ../nbs/07_guidance.ipynb #e4ceca33
+# %% ../nbs/07_guidance.ipynb #4bf244fc
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
     "Raise `ValueError` or `TypeError` for arguments that do not belong together."
     if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
@@ -384,9 +369,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
     if min(seeds) < 0:
         raise ValueError("seeds are integers from 0 on")
     if init_noise is not None and not init_noise.abs().max() < 20:
-        raise ValueError(
-            "init_noise is standard normal noise, but has values beyond 20"
-        )
+        raise ValueError("init_noise is standard normal noise, but has values beyond 20")
     check_labels("denoiser", unet, labels)
     steps = diffusion.config.steps
     for part in guidance.parts:
@@ -395,7 +378,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
         if isinstance(part.term, ClassifierTerm):
             check_labels("classifier", part.term.classifier, labels)
 
-# %% ../nbs/07_guidance.ipynb #7fff5be4
+# %% ../nbs/07_guidance.ipynb #77568396
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -437,7 +420,7 @@ def sample_steps(
         check_finite(state.x, state.t, guidance)
         yield state
 
-# %% ../nbs/07_guidance.ipynb #de4f6596
+# %% ../nbs/07_guidance.ipynb #f4dab979
 def sample(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -465,21 +448,19 @@ def sample(
         images.append(state.x)
     return torch.cat(images)
 
-# %% ../nbs/07_guidance.ipynb #601863a8
+# %% ../nbs/07_guidance.ipynb #c2442109
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
-
     gain: float  # γ
 
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #b1cdfc44
+# %% ../nbs/07_guidance.ipynb #a76197b3
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
-
     classes: tuple[Natural, ...]
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
@@ -489,17 +470,15 @@ class AllOf:
 @settings
 class AnyOf:
     "log Σ p(k | x): of one of these classes, whatever the label."
-
     classes: tuple[Natural, ...]
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
-# %% ../nbs/07_guidance.ipynb #b6d06ebc
+# %% ../nbs/07_guidance.ipynb #c4294e60
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
-
     classifier: Callable  # images (N, C, H, W) to logits (N, K)
     target: Callable = LogProb()
     through_denoiser: bool = False
@@ -534,7 +513,7 @@ def image_guidance(
         raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #aba6d447
+# %% ../nbs/07_guidance.ipynb #67605e41
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -556,11 +535,10 @@ def prepared(
     classify.name = name_of(classifier)
     return classify
 
-# %% ../nbs/07_guidance.ipynb #c9eb4656
+# %% ../nbs/07_guidance.ipynb #47e356cb
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
-
     other: Callable | None = None  # (x_t, t, labels); None for the denoiser itself
     labelled: bool = True  # whether the other gets the labels
 
@@ -595,7 +573,7 @@ def autoguidance(
         raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #58801233
+# %% ../nbs/07_guidance.ipynb #f7b87e51
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -613,11 +591,10 @@ def discriminator_guidance(
     """
     return classifier_guidance(discriminator, Real())
 
-# %% ../nbs/07_guidance.ipynb #985c4dda
+# %% ../nbs/07_guidance.ipynb #48519957
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
-
     term: Callable
     copies: Count
     deviation: float  # standard deviation of the noise that is added
@@ -636,11 +613,10 @@ class Smoothed:
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
 
-# %% ../nbs/07_guidance.ipynb #8cb3414b
+# %% ../nbs/07_guidance.ipynb #819f0b23
 @settings
 class TermSettings:
     "One term in plain values."
-
     term: Literal["classifier", "classifier_free", "autoguidance", "discriminator"]
     network: str = ""  # name or file of the network; classifier_free may do without
     scale: float = 1.0

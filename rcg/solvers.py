@@ -6,7 +6,7 @@
 __all__ = ['Spacing', 'SOLVERS', 'Level', 'intervals', 'evenly_in_log_snr', 'visited', 'Denoised', 'shifted', 'SampleStep',
            'Solver', 'DDPM', 'DDIM', 'Mixture', 'predictor', 'solve', 'Heun', 'DPMSolver2M', 'named_solver']
 
-# %% ../nbs/02_solvers.ipynb #24c8bd36
+# %% ../nbs/02_solvers.ipynb #4e42ec3b
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,10 +19,9 @@ from torch import Tensor
 from .diffusion import Diffusion, Prediction, evenly_spaced, evenly_strided
 from .running.settings import Count, Natural, NonNegative, settings
 
-# %% ../nbs/02_solvers.ipynb #42db8927
+# %% ../nbs/02_solvers.ipynb #3bc90dcd
 class Level(NamedTuple):
     "How much signal and how much noise there is at a timestep."
-
     t: int | None  # original timestep; None for the finished image
     signal: float  # a
     noise: float  # b
@@ -40,7 +39,7 @@ def intervals(process: Diffusion) -> Iterator[tuple[Level, Level]]:
     levels = [Level(t, a**0.5, (1 - a) ** 0.5) for t, a in zip(visited, alphas)]
     return zip(levels, [*levels[1:], Level(None, 1.0, 0.0)])
 
-# %% ../nbs/02_solvers.ipynb #907f25d8
+# %% ../nbs/02_solvers.ipynb #09b39a50
 def evenly_in_log_snr(
     count: int,  # how many timesteps to keep
     alphas_cumprod: np.ndarray,  # (T,) float64
@@ -48,9 +47,7 @@ def evenly_in_log_snr(
     "`count` timesteps from 0 to T-1, evenly spread in log signal-to-noise ratio."
     steps = len(alphas_cumprod)
     if not 2 <= count <= steps:
-        raise ValueError(
-            f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}"
-        )
+        raise ValueError(f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}")
     log_snr = np.log(alphas_cumprod / (1 - alphas_cumprod))
     wanted = np.linspace(log_snr[0], log_snr[-1], count)
     found = np.abs(log_snr[:, None] - wanted).argmin(0)
@@ -59,7 +56,7 @@ def evenly_in_log_snr(
         found[i] = max(found[i], found[i - 1] + 1)
     return found
 
-# %% ../nbs/02_solvers.ipynb #cb21b447
+# %% ../nbs/02_solvers.ipynb #c769deaa
 Spacing = Literal["section", "stride", "log-snr"] | tuple[Natural, ...]
 
 
@@ -78,20 +75,15 @@ def visited(
         return evenly_in_log_snr(count, diffusion.alphas_cumprod)
     chosen = np.array(sorted(set(spacing)))
     if not len(chosen) or chosen[-1] >= steps:
-        raise ValueError(
-            f"spacing is {spacing}: choose timesteps from 0 to {steps - 1}"
-        )
+        raise ValueError(f"spacing is {spacing}: choose timesteps from 0 to {steps - 1}")
     return chosen
 
-# %% ../nbs/02_solvers.ipynb #3e11f1d2
+# %% ../nbs/02_solvers.ipynb #7e902abb
 class Denoised(NamedTuple):
     "What is known at (x_t, t)."
-
     p: Prediction  # the denoiser's own step: mean, log variance, expected clean image
     x0: Tensor  # (N, C, H, W) the clean image expected after guidance
-    score: tuple[
-        tuple[float, Tensor], ...
-    ] = ()  # guidance: weights and what they weigh
+    score: tuple[tuple[float, Tensor], ...] = ()  # guidance: weights and what they weigh
 
 
 def shifted(
@@ -107,16 +99,14 @@ def shifted(
 
 class SampleStep(NamedTuple):
     "The state of a sampler after one step."
-
     t: int  # the timestep just left, an original index
     x: Tensor  # (N, C, H, W) the image at the next timestep; the result, at the end
     x0: Tensor  # (N, C, H, W) the clean image expected at t, before guidance
 
-# %% ../nbs/02_solvers.ipynb #0d6dd5b2
+# %% ../nbs/02_solvers.ipynb #2610903d
 @settings
 class Solver:
     "What all solvers share: how many timesteps they visit, and which."
-
     steps: Count = 50  # timesteps visited
     spacing: Spacing = "section"  # rule for choosing them, or the timesteps themselves
 
@@ -134,11 +124,10 @@ class Solver:
         "From x_T to the image, yielding after every step."
         raise NotImplementedError(f"{type(self).__name__} has no way to step")
 
-# %% ../nbs/02_solvers.ipynb #e0f8c43c
+# %% ../nbs/02_solvers.ipynb #5d2a46c1
 @settings
 class DDPM(Solver):
     "Ancestral sampling (Ho et al., 2020): x' ~ N(μ + σ² g, σ²)."
-
     steps: Count = 250
     spacing: Spacing = "section"
     variance: Literal["small", "large"] | None = None  # None for the denoiser's own
@@ -157,11 +146,10 @@ class DDPM(Solver):
                 x = x + (0.5 * log_variance).exp() * noise()
             yield SampleStep(now.t, x, d.p.x0)
 
-# %% ../nbs/02_solvers.ipynb #263dfb60
+# %% ../nbs/02_solvers.ipynb #a174233a
 @settings
 class DDIM(Solver):
     "Denoising diffusion implicit models (Song et al., 2021); deterministic at η = 0."
-
     steps: Count = 50
     spacing: Spacing = "stride"
     eta: NonNegative = 0.0  # η, the share of fresh noise
@@ -172,9 +160,7 @@ class DDIM(Solver):
             d = denoise(x, now.t)
             eps = (x - now.signal * d.x0) / now.noise
             x = then.signal * d.x0
-            fresh = (
-                then.noise / now.noise * (1 - (now.signal / then.signal) ** 2) ** 0.5
-            )
+            fresh = then.noise / now.noise * (1 - (now.signal / then.signal) ** 2) ** 0.5
             if self.eta and then.t is not None:
                 fresh = min(self.eta * fresh, then.noise)
                 x = x + (then.noise**2 - fresh**2) ** 0.5 * eps + fresh * noise()
@@ -182,7 +168,7 @@ class DDIM(Solver):
                 x = x + then.noise * eps
             yield SampleStep(now.t, x, d.p.x0)
 
-# %% ../nbs/02_solvers.ipynb #e218c191
+# %% ../nbs/02_solvers.ipynb #33b912eb
 class Mixture:
     "A mixture of round Gaussians with its exact denoiser and its exact classifier."
 
@@ -209,7 +195,7 @@ class Mixture:
             mean = self.means[labels]
         return b * (x_t - a * mean[:, :, None, None]) / (a**2 * self.spread**2 + b**2)
 
-# %% ../nbs/02_solvers.ipynb #e666334a
+# %% ../nbs/02_solvers.ipynb #53884fc3
 def predictor(
     model: Callable[[Tensor, Tensor], Tensor],  # (x_t, t) to noise, or noise and v
     clip: bool = True,  # keep the expected clean image in [-1, 1]
@@ -237,11 +223,10 @@ def solve(
     noise = noise or partial(torch.randn_like, x)
     return solver.run(process, partial(predict, process), x, noise)
 
-# %% ../nbs/02_solvers.ipynb #812acbf9
+# %% ../nbs/02_solvers.ipynb #91789296
 @settings
 class Heun(Solver):
     "Heun's second-order method for dx̄/dσ̄ = ε (Karras et al., 2022, Algorithm 1)."
-
     steps: Count = 25  # each but the last evaluates the denoiser twice
     spacing: Spacing = "log-snr"
 
@@ -258,11 +243,10 @@ class Heun(Solver):
             x = then.signal * (x / now.signal + change * slope)
             yield SampleStep(now.t, x, d.p.x0)
 
-# %% ../nbs/02_solvers.ipynb #acb03ed4
+# %% ../nbs/02_solvers.ipynb #a06597e5
 @settings
 class DPMSolver2M(Solver):
     "DPM-Solver++(2M), deterministic or stochastic (Lu et al., 2022)."
-
     steps: Count = 25
     spacing: Spacing = "log-snr"
     stochastic: bool = False  # the SDE instead of the ODE
@@ -287,7 +271,7 @@ class DPMSolver2M(Solver):
             before = now, d.x0
             yield SampleStep(now.t, x, d.p.x0)
 
-# %% ../nbs/02_solvers.ipynb #39a43de0
+# %% ../nbs/02_solvers.ipynb #ca4d5d92
 SOLVERS = {
     "ddpm": DDPM,
     "ddim": DDIM,
