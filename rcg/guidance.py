@@ -12,9 +12,9 @@ __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'g
 # %% ../nbs/07_guidance.ipynb #47820ac4
 import math
 import time
-from numbers import Real as Number
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from numbers import Real as Number
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -24,8 +24,15 @@ from torch.nn import functional as F
 
 from .classifier import frozen
 from .diffusion import Diffusion, Prediction
-from .running.settings import Count, Natural, NonNegative, Positive, Share
-from .running.settings import described, settings
+from rcg.running.settings import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    described,
+    settings,
+)
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
 # %% ../nbs/07_guidance.ipynb #6ed79e44
@@ -52,6 +59,7 @@ def guided_x0(
 # %% ../nbs/07_guidance.ipynb #527a23ed
 class Seen(NamedTuple):
     "What a term may use besides x_t, t and y."
+
     noise: Tensor  # (N, C, H, W) predicted by the denoiser
     x0: Tensor  # (N, C, H, W) the clean image it expects
     signal: Tensor  # (N, 1, 1, 1) level a of the signal
@@ -66,6 +74,7 @@ Term = Callable[[Tensor, Tensor, Tensor, Seen], Tensor]
 @settings
 class Weighted:
     "A term with its scale and the timesteps at which it acts."
+
     term: Callable
     scale: float = 1.0
     low: Natural = 0  # acts at timesteps from here ...
@@ -101,6 +110,7 @@ class Guidance:
 
     Sums, multiples and restrictions are values again; an empty one does nothing.
     """
+
     parts: tuple[Weighted, ...] = ()
 
     def __add__(self, other: "Guidance") -> "Guidance":
@@ -163,6 +173,7 @@ def name_of(network: Callable) -> str:
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
+
     joint: NonNegative = 1.0  # τ₁
     marginal: NonNegative = 1.0  # τ₂
 
@@ -185,6 +196,7 @@ def input_gradient(
 @dataclass(frozen=True)
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
+
     classifier: Callable  # (x_t, t) to logits (N, K)
     target: Callable = LogProb()  # (logits, y) to one value per image
 
@@ -235,6 +247,7 @@ class SeededNoise:
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
+
     limit: Positive = 1.0
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -244,6 +257,7 @@ class Static:
 @settings
 class Dynamic:
     "Clip the expected image at a quantile of its absolute values, and rescale it."
+
     share: Share = 0.995  # of the values, that are not clipped
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -255,6 +269,7 @@ class Dynamic:
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
+
     images: int = 0
     denoiser: int = 0  # evaluations of the denoiser by the solver, in images
     guidance: int = 0  # evaluations of terms, in images
@@ -369,7 +384,9 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
     if min(seeds) < 0:
         raise ValueError("seeds are integers from 0 on")
     if init_noise is not None and not init_noise.abs().max() < 20:
-        raise ValueError("init_noise is standard normal noise, but has values beyond 20")
+        raise ValueError(
+            "init_noise is standard normal noise, but has values beyond 20"
+        )
     check_labels("denoiser", unet, labels)
     steps = diffusion.config.steps
     for part in guidance.parts:
@@ -452,6 +469,7 @@ def sample(
 @settings
 class Sine:
     "A factor of 1 + γ sin(π t / T)."
+
     gain: float  # γ
 
     def __call__(self, time: float) -> float:  # t / T to the factor
@@ -461,6 +479,7 @@ class Sine:
 @settings
 class AllOf:
     "Σ log p(k | x): of all these classes at once, whatever the label."
+
     classes: tuple[Natural, ...]
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
@@ -470,6 +489,7 @@ class AllOf:
 @settings
 class AnyOf:
     "log Σ p(k | x): of one of these classes, whatever the label."
+
     classes: tuple[Natural, ...]
 
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
@@ -479,6 +499,7 @@ class AnyOf:
 @dataclass(frozen=True)
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
+
     classifier: Callable  # images (N, C, H, W) to logits (N, K)
     target: Callable = LogProb()
     through_denoiser: bool = False
@@ -539,6 +560,7 @@ def prepared(
 @dataclass(frozen=True)
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
+
     other: Callable | None = None  # (x_t, t, labels); None for the denoiser itself
     labelled: bool = True  # whether the other gets the labels
 
@@ -595,6 +617,7 @@ def discriminator_guidance(
 @dataclass(frozen=True)
 class Smoothed:
     "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
+
     term: Callable
     copies: Count
     deviation: float  # standard deviation of the noise that is added
@@ -617,6 +640,7 @@ class Smoothed:
 @settings
 class TermSettings:
     "One term in plain values."
+
     term: Literal["classifier", "classifier_free", "autoguidance", "discriminator"]
     network: str = ""  # name or file of the network; classifier_free may do without
     scale: float = 1.0

@@ -22,6 +22,7 @@ from .running.settings import Count, Natural, NonNegative, settings
 # %% ../nbs/02_solvers.ipynb #3bc90dcd
 class Level(NamedTuple):
     "How much signal and how much noise there is at a timestep."
+
     t: int | None  # original timestep; None for the finished image
     signal: float  # a
     noise: float  # b
@@ -47,7 +48,9 @@ def evenly_in_log_snr(
     "`count` timesteps from 0 to T-1, evenly spread in log signal-to-noise ratio."
     steps = len(alphas_cumprod)
     if not 2 <= count <= steps:
-        raise ValueError(f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}")
+        raise ValueError(
+            f"cannot keep {count} of {steps} timesteps: choose 2 to {steps}"
+        )
     log_snr = np.log(alphas_cumprod / (1 - alphas_cumprod))
     wanted = np.linspace(log_snr[0], log_snr[-1], count)
     found = np.abs(log_snr[:, None] - wanted).argmin(0)
@@ -75,15 +78,20 @@ def visited(
         return evenly_in_log_snr(count, diffusion.alphas_cumprod)
     chosen = np.array(sorted(set(spacing)))
     if not len(chosen) or chosen[-1] >= steps:
-        raise ValueError(f"spacing is {spacing}: choose timesteps from 0 to {steps - 1}")
+        raise ValueError(
+            f"spacing is {spacing}: choose timesteps from 0 to {steps - 1}"
+        )
     return chosen
 
 # %% ../nbs/02_solvers.ipynb #7e902abb
 class Denoised(NamedTuple):
     "What is known at (x_t, t)."
+
     p: Prediction  # the denoiser's own step: mean, log variance, expected clean image
     x0: Tensor  # (N, C, H, W) the clean image expected after guidance
-    score: tuple[tuple[float, Tensor], ...] = ()  # guidance: weights and what they weigh
+    score: tuple[
+        tuple[float, Tensor], ...
+    ] = ()  # guidance: weights and what they weigh
 
 
 def shifted(
@@ -99,6 +107,7 @@ def shifted(
 
 class SampleStep(NamedTuple):
     "The state of a sampler after one step."
+
     t: int  # the timestep just left, an original index
     x: Tensor  # (N, C, H, W) the image at the next timestep; the result, at the end
     x0: Tensor  # (N, C, H, W) the clean image expected at t, before guidance
@@ -107,6 +116,7 @@ class SampleStep(NamedTuple):
 @settings
 class Solver:
     "What all solvers share: how many timesteps they visit, and which."
+
     steps: Count = 50  # timesteps visited
     spacing: Spacing = "section"  # rule for choosing them, or the timesteps themselves
 
@@ -128,6 +138,7 @@ class Solver:
 @settings
 class DDPM(Solver):
     "Ancestral sampling (Ho et al., 2020): x' ~ N(μ + σ² g, σ²)."
+
     steps: Count = 250
     spacing: Spacing = "section"
     variance: Literal["small", "large"] | None = None  # None for the denoiser's own
@@ -150,6 +161,7 @@ class DDPM(Solver):
 @settings
 class DDIM(Solver):
     "Denoising diffusion implicit models (Song et al., 2021); deterministic at η = 0."
+
     steps: Count = 50
     spacing: Spacing = "stride"
     eta: NonNegative = 0.0  # η, the share of fresh noise
@@ -160,7 +172,9 @@ class DDIM(Solver):
             d = denoise(x, now.t)
             eps = (x - now.signal * d.x0) / now.noise
             x = then.signal * d.x0
-            fresh = then.noise / now.noise * (1 - (now.signal / then.signal) ** 2) ** 0.5
+            fresh = (
+                then.noise / now.noise * (1 - (now.signal / then.signal) ** 2) ** 0.5
+            )
             if self.eta and then.t is not None:
                 fresh = min(self.eta * fresh, then.noise)
                 x = x + (then.noise**2 - fresh**2) ** 0.5 * eps + fresh * noise()
@@ -227,6 +241,7 @@ def solve(
 @settings
 class Heun(Solver):
     "Heun's second-order method for dx̄/dσ̄ = ε (Karras et al., 2022, Algorithm 1)."
+
     steps: Count = 25  # each but the last evaluates the denoiser twice
     spacing: Spacing = "log-snr"
 
@@ -247,6 +262,7 @@ class Heun(Solver):
 @settings
 class DPMSolver2M(Solver):
     "DPM-Solver++(2M), deterministic or stochastic (Lu et al., 2022)."
+
     steps: Count = 25
     spacing: Spacing = "log-snr"
     stochastic: bool = False  # the SDE instead of the ODE

@@ -45,6 +45,7 @@ class Lab:
     images: object  # data of `rcg.data`: `images[i]` is an image and its label
     denoiser: Callable | None = None  # class-conditional; only guidance needs it
     attack: Attack = Attack(L2(0.5), steps=20)  # where the attack explorer starts
+    first: int = 0  # the image that explorers start with
 
     @property
     def names(self) -> list[str]:
@@ -68,10 +69,10 @@ class Lab:
             )
 
 # %% ../../nbs/lab/00_views.ipynb #c46150a4
-LABS = {  # preset: images that its networks have not seen, and its denoiser
-    "mnist": (partial(mnist, "test"), "mnist"),
-    "digits": (partial(digits, "test"), "digits-denoiser"),
-    "cifar10": (cifar10_samples, None),
+LABS = {  # preset: unseen images, the denoiser, the first attack's ε, the first image
+    "mnist": (partial(mnist, "test"), "mnist", 3.0, 3),
+    "digits": (partial(digits, "test"), "digits-denoiser", 1.5, 0),
+    "cifar10": (cifar10_samples, None, 0.5, 0),
 }
 
 
@@ -85,15 +86,14 @@ def open_lab(
             f"no networks for {name!r} come with the package: "
             f"choose from {', '.join(LABS)}, or make a Lab of your own"
         )
-    images, denoiser = LABS[name]
+    images, denoiser, eps, first = LABS[name]
     classifiers = {
         kind: load_classifier(f"{name}-{kind}", device=device)
         for kind in ("vanilla", "robust")
     }
     unet = load_unet(denoiser, device=device) if denoiser else None
-    threat = preset(name).attack.threat  # of the robust one's training
-    start = Attack(replace(threat, eps=1.5 * threat.eps), steps=20)
-    return Lab(classifiers, Diffusion(preset(name).diffusion), images(), unet, start)
+    process, attack = Diffusion(preset(name).diffusion), Attack(L2(eps), steps=20)
+    return Lab(classifiers, process, images(), unet, attack, first)
 
 # %% ../../nbs/lab/00_views.ipynb #bc25bdc3
 def open_image(

@@ -169,7 +169,7 @@ class ImageChoice:
     def __init__(self, lab: Lab):
         self.lab, self.uploaded, self.problem = lab, None, ""
         last = len(lab.images) - 1
-        self.index = widgets.BoundedIntText(0, 0, last, description="image")
+        self.index = widgets.BoundedIntText(lab.first, 0, last, description="image")
         self.upload = widgets.FileUpload(accept="image/*", description="Upload")
         self.back = widgets.Button(description="Back to the set", disabled=True)
         self.version = widgets.IntText(0)  # not shown; changes with every upload
