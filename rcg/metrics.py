@@ -163,7 +163,7 @@ def gaussian(
         vars(made)["root"] = root
     return made
 
-# %% ../nbs/08_metrics.ipynb #d207ae2e
+# %% ../nbs/08_metrics.ipynb #62061c66
 def _nuclear_norm(m: Tensor) -> Tensor:
     "The sum of the singular values."
     squares = torch.linalg.eigvalsh(m @ m.T if len(m) <= m.shape[1] else m.T @ m)
@@ -227,7 +227,7 @@ def _within(squared: Tensor, balls, a: Tensor, b: Tensor) -> Tensor:
     inside[i, j] = _exact(a, b, i, j) <= balls[1].expand_as(squared)[i, j]
     return inside
 
-# %% ../nbs/08_metrics.ipynb #b5d4cd8b
+# %% ../nbs/08_metrics.ipynb #a9a95cd2
 def _nearer(known, squared: Tensor, first: int, count: int):
     "The `count` smallest distances of every row, known or new, and to which."
     few = squared.topk(min(count, squared.shape[1]), largest=False)

@@ -371,7 +371,7 @@ def train_classifier(
     loss = ClassifierLoss(diffusion, attack)
     return train(classifier, loss, data, diffusion.config.steps, config, folder)
 
-# %% ../nbs/06_training.ipynb #ec3b5877
+# %% ../nbs/06_training.ipynb #9eced792
 def fit(
     run: Iterator[TrainingState],  # of `train`
     name: str = "training",  # shown beside the bar
