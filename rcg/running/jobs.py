@@ -8,7 +8,7 @@ __all__ = ['ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training
            'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of', 'draw', 'sampling_run',
            'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
-# %% ../../nbs/running/07_jobs.ipynb #0bed1623
+# %% ../../nbs/running/07_jobs.ipynb #9da88000
 import gc
 import os
 import shutil
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+# %% ../../nbs/running/07_jobs.ipynb #9d5c05b0
 from ..attack import L2, Attack, Linf
 from ..classifier import Classifier, ClassifierConfig
 from ..data import to_uint8
