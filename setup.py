@@ -25,7 +25,7 @@ setup(
     package_data={"rcg": ["assets/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={kind: cfg[f"{kind}_requirements"].split() for kind in ("survey", "dev")},
+    extras_require={"dev": cfg["dev_requirements"].split()},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",
