@@ -55,7 +55,12 @@ def in_words(kind: type, error: ValidationError) -> str:
     return "\n".join(dict.fromkeys(_fault(kind, fault) for fault in faults))
 
 # %% ../../nbs/running/00_settings.ipynb #19b381e8
-_RULES = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+_RULES = ConfigDict(
+    extra="forbid",
+    allow_inf_nan=False,
+    arbitrary_types_allowed=True,
+    coerce_numbers_to_str=True,  # YAML takes a folder called 2024 for a number
+)
 
 
 @dataclass_transform(frozen_default=True)
