@@ -1,5 +1,6 @@
-"""The main job, at a small setting: it runs, and run again it computes nothing twice."""
+"""The quickstart at a small setting: it runs, and again it computes nothing twice."""
 
+import csv
 import json
 import re
 
@@ -8,59 +9,63 @@ import papermill
 import yaml
 from conftest import ROOT
 
-from rcg.classifier import Classifier
-from rcg.running.presets import preset
-from rcg.training import save_tensors
-from rcg.unet import UNet
+SMALL = yaml.safe_load((ROOT / ".ci" / "quickstart-small.yaml").read_text())
 
 
-def execute(tmp_path, name: str) -> list:
-    "Run the notebook; returns everything it shows as Markdown."
-    small = yaml.safe_load((ROOT / ".ci" / "quickstart-small.yaml").read_text())
+def execute(tmp_path, name: str) -> list[str]:
+    "Run the notebook; returns what it shows as Markdown or text, without progress."
     out = tmp_path / name
-    settings = dict(
+    places = {"run_dir": str(tmp_path / "run"), "results": str(tmp_path / "results")}
+    papermill.execute_notebook(
+        ROOT / "nbs" / "quickstart.ipynb",
+        out,
         cwd=ROOT / "nbs",
         progress_bar=False,
-        parameters=small | {"run_dir": str(tmp_path / "run")},
+        parameters=SMALL | places,
     )
-    papermill.execute_notebook(ROOT / "nbs" / "quickstart.ipynb", out, **settings)
-    outputs = [
-        o for c in nbformat.read(out, as_version=4).cells for o in c.get("outputs", [])
-    ]
-    return [
+    cells = nbformat.read(out, as_version=4).cells
+    outputs = [o for cell in cells for o in cell.get("outputs", [])]
+    tables = [
         o.data["text/markdown"] for o in outputs if "text/markdown" in o.get("data", {})
     ]
+    return tables + [o.text for o in outputs if o.get("name") == "stdout"]
 
 
 def test_quickstart_runs_and_reuses(tmp_path):
     first = execute(tmp_path, "first.ipynb")
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    for method in ("unguided", "vanilla", "robust"):
-        value, low, high = metrics[method]["distance"]
-        assert 0 < low <= value <= high
-        assert 0 <= metrics[method]["precision"][0] <= 1
-        assert any(f"| {method} |" in text for text in first)
+    run = tmp_path / "run"
+    accuracy = json.loads((run / "accuracy.json").read_text())
+    for name in ("vanilla", "robust"):
+        clean, attacked = accuracy[f"{name}, clean"], accuracy[f"{name}, attacked"]
+        assert clean[0] > 0.2 and all(a <= c for a, c in zip(attacked, clean))
 
-    kept = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
-    assert sum(p.parent.name == "samples" for p in kept) == 1 + 2 * 2 + 3 * 2
+    scores = json.loads((run / "metrics.json").read_text())
+    found = [(row["method"], row["scale"]) for row in scores]
+    each = [(name, s) for s in SMALL["scales"] for name in ("vanilla", "robust")]
+    assert found == [("unguided", 0.0), *each]
+    with open(tmp_path / "results" / "seed-0.csv", newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == [m for m, _ in found]
+    differences = json.loads((run / "differences.json").read_text())
+    by = {(row["method"], row["scale"]): row["distance"] for row in scores}
+    for scale in SMALL["scales"]:
+        value, low, high = differences[f"{scale:g}"]
+        gap = by["robust", scale] - by["vanilla", scale]
+        assert low <= value <= high and abs(value - gap) < 1e-6 * abs(
+            by["vanilla", scale]
+        )
+    assert f"everything computed is in {run}" in first[-1]
+
+    kept = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
+    assert sum(p.parent.name == "samples" for p in kept) == len(found)
     assert execute(tmp_path, "second.ipynb") == first
-    assert {
-        p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")
-    } == kept
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")} == kept
 
 
 def test_readme_example(tmp_path, monkeypatch):
-    "The examples on the first page work with the networks that the quickstart leaves behind."
+    "The example on the first page runs with the networks of the package alone."
     monkeypatch.chdir(tmp_path)
-    for kind, network in (
-        ("denoiser", UNet(preset("digits").unet)),
-        ("robust", Classifier(preset("digits").classifier)),
-    ):
-        save_tensors(
-            tmp_path / "runs" / "quickstart" / kind / "model.safetensors",
-            network.state_dict(),
-        )
-    text = (ROOT / "README.md").read_text()
+    text, names = (ROOT / "README.md").read_text(), {}
     for example in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(example, {})
-    assert (tmp_path / "digits.png").stat().st_size > 1000
+        exec(example, names)
+    assert names["images"].shape == names["gradient"].shape == (10, 1, 28, 28)
+    assert names["gradient"].flatten(1).norm(dim=1).min() > 0
