@@ -69,12 +69,15 @@ def test_oracle(tmp_path):
         scales=[1.0],
         results=str(results),
     )
-    execute("oracle", tmp_path, **small)
+    shown = execute("oracle", tmp_path, **small)
+    table = [
+        line.split("|")[2:-1] for line in shown.splitlines() if "dimensions" in line
+    ]
+    for accuracy in table:  # of the exact classifier: noise only hides the class
+        at_100, at_300, at_600 = map(float, accuracy)
+        assert at_100 > at_300 > at_600
+    assert len(table) == 3
     for data, chance in (("plane", 1 / 3), ("subspace", 0.1), ("isotropic", 0.1)):
-        exact = chosen(results / "gradient.csv", data=data, points=0)
-        assert all(row["cosine"] > 0.99 and row["error"] < 1e-3 for row in exact)
-        accuracy = [row["accuracy"] for row in exact]  # noise only hides the class
-        assert accuracy[0] > accuracy[1] > accuracy[2] > chance - 0.05
         (guided,) = chosen(results / "guided.csv", data=data, points=0)
         (random,) = chosen(results / "guided.csv", data=data, points=50, eps=0.0)
         assert guided["accuracy"] > 0.9 and random["accuracy"] < chance + 0.3
