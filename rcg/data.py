@@ -131,11 +131,11 @@ def image_grid(
     ax.set(xticks=[], yticks=[], frame_on=False)
     if row_labels:
         at = [r * (h + gap) + h / 2 - 0.5 for r in range(rows)]
-        ax.set_yticks(at, row_labels[:rows])
+        ax.set_yticks(at, row_labels[:rows], parse_math=False)
     if column_labels:
         ax.xaxis.tick_top()
         at = [k * (w + gap) + w / 2 - 0.5 for k in range(columns)]
-        ax.set_xticks(at, column_labels[:columns])
+        ax.set_xticks(at, column_labels[:columns], parse_math=False)
     ax.tick_params(length=0)
     return ax.figure
 
