@@ -12,6 +12,7 @@ import nbformat
 import numpy as np
 import papermill
 import pytest
+import torch
 import yaml
 from conftest import ROOT
 from PIL import Image
@@ -66,6 +67,19 @@ def steps_done(folder: Path) -> int:
     return load_tensors(file)[1]["step"] if file.exists() else 0
 
 
+def effective(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """A weight without the biases of attention keys.
+
+    These cancel in the softmax, so their gradient is nothing but rounding error, which
+    AdamW scales to full steps.
+    """
+    if name.endswith("qkv_proj.bias"):  # queries, keys, values
+        return torch.cat(weight.chunk(3)[::2])
+    if name.endswith("qkv.bias"):  # the same for each head of 32 channels
+        return weight.view(-1, 3, 32)[:, ::2]
+    return weight
+
+
 def test_training_with_the_launcher_matches_one_process(tmp_path, capfd):
     one = train_job(training(tmp_path / "one"))
     launch("train", training(tmp_path / "two", steps=8, processes=2))  # stops early ...
@@ -82,7 +96,9 @@ def test_training_with_the_launcher_matches_one_process(tmp_path, capfd):
         ours, theirs = list(b[key].values())[2:], list(a[key].values())[2:]
         assert ours == pytest.approx(theirs, abs=0.034)
     a, b = (load_tensors(tmp_path / k / "model.safetensors")[0] for k in ("one", "two"))
-    assert all(a[k].allclose(b[k], rtol=1e-2, atol=1e-4) for k in a)
+    for name in a:
+        ours, theirs = effective(name, a[name]), effective(name, b[name])
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-4, msg=name)
     assert one.step == 12
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from torch.utils.data import default_collate
 
 from rcg.attack import Linf
 from rcg.metrics import accuracy
@@ -71,9 +72,7 @@ def measured(plan: TrainingPlan, file: Path, data, count: int) -> list[dict]:
     "Clean and attacked accuracy of a converted file on held-out images, by timestep."
     classifier = load_classifier(file, plan.job.preset)
     chosen = np.random.default_rng(0).permutation(len(data))[:count]
-    images, labels = (
-        torch.stack(part) for part in zip(*(data[int(i)] for i in chosen))
-    )
+    images, labels = default_collate([data[int(i)] for i in chosen])
     known = (classifier, plan.diffusion, images, labels, TIMESTEPS)
     clean = accuracy(*known, batch_size=100)
     attacked = accuracy(*known, plan.attack, batch_size=100)

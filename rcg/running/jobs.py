@@ -31,7 +31,7 @@ from accelerate.utils import reduce
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 # %% ../../nbs/running/07_jobs.ipynb #9d5c05b0
@@ -451,7 +451,7 @@ class Validation:
         data, self.plan, self.where = plan.held_out.open(), plan, where
         order = np.random.default_rng(0).permutation(len(data))
         chosen = [data[int(i)] for i in order[: plan.job.validation_images]]
-        images, labels = (torch.stack(part) for part in zip(*chosen))
+        images, labels = default_collate(chosen)
         self.images, self.labels = images.to(where.device), labels.to(where.device)
         steps = plan.diffusion.config.steps
         self.bins = [range(k * steps // 10, (k + 1) * steps // 10) for k in range(10)]
