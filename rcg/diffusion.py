@@ -162,13 +162,10 @@ def _coefficients(
     return dict(
         signal=np.sqrt(alpha),
         noise=np.sqrt(1 - alpha),
-        signal_prev=np.sqrt(alpha_prev),
-        noise_prev=np.sqrt(1 - alpha_prev),
         weight_x0=np.sqrt(alpha_prev) * beta / (1 - alpha),
         weight_xt=np.sqrt(1 - beta) * (1 - alpha_prev) / (1 - alpha),
         log_small=np.log(np.where(posterior > 0, posterior, before_last)),
         log_large=np.log(beta),
-        unfinished=visited >= 0,
     )
 
 # %% ../nbs/01_diffusion.ipynb #10e40574
@@ -285,15 +282,6 @@ class Diffusion(NoisingProcess):
         share = (v[0] + 1) / 2 if v else torch.full_like(x_t, fixed)
         log_variance = share * large + (1 - share) * small
         return Prediction(self.posterior_mean(x0, x_t, t), log_variance, x0)
-
-    def ddpm_step(self, p: Prediction, t: Tensor, noise: Tensor) -> Tensor:
-        "A draw from p(x_t' | x_t) by standard normal noise; its mean at the last step."
-        return p.mean + self.at("unfinished", t) * (0.5 * p.log_variance).exp() * noise
-
-    def ddim_step(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        "The deterministic step (DDIM, η = 0) towards the predicted x_0."
-        noise = self.noise_from_x0(x_t, t, x0)
-        return self.at("signal_prev", t) * x0 + self.at("noise_prev", t) * noise
 
 # %% ../nbs/01_diffusion.ipynb #36d05dd4
 def _normal_cdf(x: Tensor) -> Tensor:
