@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def golden():
-    "Load one golden file as (weights, tensors); weights are cast back from the float16 they are stored in."
+    "One golden file as (weights, tensors); weights are stored as float16."
 
     def load(name: str):
         tensors = load_file(GOLDEN / f"{name}.safetensors")

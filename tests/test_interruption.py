@@ -1,4 +1,4 @@
-"""A training run that is killed and started again ends like one that was not; a full disk loses nothing."""
+"""A killed training ends like one that was not; a full disk loses nothing."""
 
 import csv
 import resource
@@ -24,8 +24,10 @@ TRAIN = textwrap.dedent(
     from rcg.unet import UNet, UNetConfig
 
     torch.manual_seed(0)
-    unet = UNet(UNetConfig(8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,), dropout=0.1))
-    config = TrainingConfig(steps=40, schedule=60, batch_size=16, ema_decay=0.9, save_every=5)
+    shape = dict(channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,))
+    unet = UNet(UNetConfig(8, **shape, dropout=0.1))
+    often = dict(ema_decay=0.9, save_every=5)
+    config = TrainingConfig(steps=40, schedule=60, batch_size=16, **often)
     fit(train_denoiser(unet, Diffusion(), digits(), config, sys.argv[1]))
     """
 )

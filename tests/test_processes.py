@@ -20,13 +20,17 @@ WORK = textwrap.dedent(
 
     where = PartialState(cpu=True)
     torch.set_num_threads(1)
-    torch.manual_seed(where.process_index)  # as careless as can be: other weights in every process
-    classifier = Classifier(ClassifierConfig(8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,), head_width=32))
-    config = TrainingConfig(steps=int(sys.argv[2]), lr=1e-3, batch_size=32, ema_decay=0.5, save_every=2)
-    run = train_classifier(classifier, Diffusion(), digits(), config, Attack(L2(0.5), 3), sys.argv[1])
+    torch.manual_seed(where.process_index)  # other weights in every process
+    shape = dict(channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,))
+    classifier = Classifier(ClassifierConfig(8, **shape, head_width=32))
+    steps, often = int(sys.argv[2]), dict(ema_decay=0.5, save_every=2)
+    config = TrainingConfig(steps=steps, lr=1e-3, batch_size=32, **often)
+    common, attack = (classifier, Diffusion(), digits(), config), Attack(L2(0.5), 3)
+    run = train_classifier(*common, attack, sys.argv[1])
     state = list(run)[-1]
     weight = classifier.out[2].c_proj.weight.detach()
-    print("RESULT", where.process_index, json.dumps([state.history, weight.flatten()[:50].tolist()]), flush=True)
+    found = json.dumps([state.history, weight.flatten()[:50].tolist()])
+    print("RESULT", where.process_index, found, flush=True)
     """
 )
 

