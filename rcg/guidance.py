@@ -7,7 +7,7 @@ __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'g
            'as_guidance', 'name_of', 'LogProb', 'input_gradient', 'ClassifierTerm', 'classifier_guidance',
            'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'check_finite', 'sample_steps',
            'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
-           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'TermSettings']
+           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed']
 
 # %% ../nbs/07_guidance.ipynb #47820ac4
 import math
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real as Number
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from rcg.running.settings import (
     NonNegative,
     Positive,
     Share,
-    described,
     settings,
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
@@ -635,35 +634,3 @@ class Smoothed:
 
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"
-
-# %% ../nbs/07_guidance.ipynb #819f0b23
-@settings
-class TermSettings:
-    "One term in plain values."
-
-    term: Literal["classifier", "classifier_free", "autoguidance", "discriminator"]
-    network: str = ""  # name or file of the network; classifier_free may do without
-    scale: float = 1.0
-    low: Natural = 0  # acts at timesteps from here ...
-    high: Count | None = None  # ... to below this one; None for all
-    sine: float = 0.0  # γ of a sine schedule
-    joint: NonNegative = 1.0  # τ₁ of a classifier
-    marginal: NonNegative = 1.0  # τ₂ of a classifier
-    every: Count = 1  # computed at every n-th step
-
-    def build(self, load: Callable[[str, str], Callable]) -> Guidance:
-        "Guidance, with networks from `load(kind, name)`; kind is a class of networks."
-        kind = "classifier" if self.term in ("classifier", "discriminator") else "unet"
-        network = load(kind, self.network) if self.network else None
-        made = {
-            "classifier": lambda: classifier_guidance(
-                network, LogProb(self.joint, self.marginal)
-            ),
-            "classifier_free": lambda: classifier_free(1.0, network),
-            "autoguidance": lambda: autoguidance(network),
-            "discriminator": lambda: discriminator_guidance(network),
-        }[self.term]()
-        restricted = made.within(self.low, self.high).reused(self.every)
-        if self.sine:
-            restricted = restricted.scheduled(Sine(self.sine))
-        return self.scale * restricted

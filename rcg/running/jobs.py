@@ -39,7 +39,13 @@ from ..attack import L2, Attack, Linf
 from ..classifier import Classifier, ClassifierConfig
 from ..data import to_uint8
 from ..diffusion import Diffusion
-from ..guidance import Guidance, classifier_free, classifier_guidance, sample
+from rcg.guidance import (
+    Cost,
+    Guidance,
+    classifier_free,
+    classifier_guidance,
+    sample,
+)
 from ..metrics import ImageSet, accuracy
 from .checkpoints import SHIPPED, load_classifier, load_unet, shipped
 from .commands import SamplingJob, TrainingJob, launch  # noqa: F401
@@ -689,10 +695,13 @@ def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
     return terms
 
 
-def draw(plan: SamplingPlan, networks: Networks, tasks: list[Task], device) -> Tensor:
-    "The images (N, C, H, W) of some tasks."
+def draw(
+    plan: SamplingPlan, networks: Networks, tasks: list[Task], device, cost: Cost
+) -> Tensor:
+    "The images (N, C, H, W) of some tasks; their evaluations are added to the cost."
     labels = torch.tensor([task.label for task in tasks], device=device)
-    how = dict(sampler=plan.solver, guidance=guidance_of(plan.job, networks))
+    guidance = guidance_of(plan.job, networks)
+    how = dict(sampler=plan.solver, guidance=guidance, cost=cost)
     seeds = [task.seed for task in tasks]
     return sample(networks.unet, plan.diffusion, labels, seeds=seeds, **how)
 
@@ -738,7 +747,7 @@ def sample_job(job: SamplingJob) -> list[Path]:
             sampling_run(plan, networks)
         missing = plan.missing()
         where.wait_for_everyone()  # all have looked before the first one writes
-        mine = missing[where.process_index :: where.num_processes]
+        mine, cost = missing[where.process_index :: where.num_processes], Cost()
         bar = tqdm(
             desc="sampling",
             total=len(mine),
@@ -748,10 +757,12 @@ def sample_job(job: SamplingJob) -> list[Path]:
         with bar:
             for k in range(0, len(mine), job.batch_size):
                 tasks = mine[k : k + job.batch_size]
-                images = to_uint8(draw(plan, networks, tasks, where.device)).cpu()
-                for picture, task in zip(images, tasks):
+                images = draw(plan, networks, tasks, where.device, cost)
+                for picture, task in zip(to_uint8(images).cpu(), tasks):
                     _save_png(picture, task, plan)
                 bar.update(len(tasks))
+        if cost.images and where.is_main_process:
+            print(cost)
     return [task.file for task in plan.tasks]
 
 # %% ../../nbs/running/07_jobs.ipynb #73c8ac48
