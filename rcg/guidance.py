@@ -122,20 +122,34 @@ class Guidance:
 
     __rmul__ = __mul__
 
-    def within(self, low: int, high: int) -> "Guidance":
-        "Only at timesteps low <= t < high."
-        return self._each(lambda part: replace(part, low=low, high=high))
+    def __radd__(self, other) -> "Guidance":  # also of `sum`, which begins with 0
+        return self if other == 0 else as_guidance(other) + self
+
+    def within(self, low: int, high: int | None = None) -> "Guidance":
+        "Only at timesteps low <= t < high, where it acts already."
+
+        def narrowed(part: Weighted) -> Weighted:
+            ends = [end for end in (high, part.high) if end is not None]
+            return replace(part, low=max(low, part.low), high=min(ends, default=None))
+
+        return self._each(narrowed)
 
     def scheduled(self, schedule: Callable[[float], float]) -> "Guidance":
-        "The scale times a function of t / T, like `Sine(0.3)`."
+        "The scale times a function of t / T, like `Sine(0.3)`, instead of another."
         return self._each(lambda part: replace(part, schedule=schedule))
 
     def reused(self, steps: int) -> "Guidance":
-        "Computed at every `steps`-th step only, and kept in between."
+        "Computed at every `steps`-th evaluation where it acts, and kept in between."
         return self._each(lambda part: replace(part, every=steps))
 
     def smoothed(self, copies: int, deviation: float) -> "Guidance":
-        "The mean over `copies` of x_t with more noise of this standard deviation."
+        """The mean over `copies` of x_t with more noise of this standard deviation.
+
+        Raises `ValueError` for terms that depend on the denoiser's prediction at x_t.
+        """
+        for part in self.parts:
+            if isinstance(part.term, (CleanTerm, ContrastTerm)):
+                raise ValueError(f"{part.term!r} is bound to the prediction at x_t")
         smooth = lambda part: replace(part, term=Smoothed(part.term, copies, deviation))
         return self._each(smooth)
 
@@ -321,7 +335,7 @@ class Guided:
         age, value = self.kept.get(k, (0, None))
         if age % part.every == 0:
             with _timed(self.cost, "guidance", len(x)):
-                value = part.term(x, t, self.labels, seen)
+                value = part.term(x, t, self.labels, seen).detach()
         self.kept[k] = age + 1, value
         return value
 
@@ -333,10 +347,16 @@ class _timed:
         self.cost, self.kind, self.count = cost, kind, count
 
     def __enter__(self):
-        self.start = time.perf_counter()
+        self.start = self._now()
+
+    def _now(self) -> float:
+        "The time when everything that was asked of a GPU is done."
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def __exit__(self, *_):
-        seconds, cost, kind = time.perf_counter() - self.start, self.cost, self.kind
+        seconds, cost, kind = self._now() - self.start, self.cost, self.kind
         setattr(cost, kind, getattr(cost, kind) + self.count)
         name = f"{kind}_seconds"
         setattr(cost, name, getattr(cost, name) + seconds)
@@ -380,8 +400,8 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
                 f"{len(labels)} labels need as many {name}, not {len(given)}: every "
                 "image has its own"
             )
-    if min(seeds) < 0:
-        raise ValueError("seeds are integers from 0 on")
+    if any(int(seed) != seed or seed < 0 for seed in seeds):
+        raise ValueError("seeds are integers from 0 on, one for each image")
     if init_noise is not None and not init_noise.abs().max() < 20:
         raise ValueError(
             "init_noise is standard normal noise, but has values beyond 20"
@@ -391,7 +411,8 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
     for part in guidance.parts:
         if part.high is not None and part.high > steps:
             raise ValueError(f"{part} reaches beyond the last timestep, {steps - 1}")
-        if isinstance(part.term, ClassifierTerm):
+        target = getattr(part.term, "target", None)
+        if isinstance(target, LogProb):  # others do not look at the labels
             check_labels("classifier", part.term.classifier, labels)
 
 # %% ../nbs/07_guidance.ipynb #77568396
@@ -516,8 +537,9 @@ class CleanTerm:
             return input_gradient(log_p, seen.x0) / seen.signal
 
     def __repr__(self) -> str:
+        target = "" if self.target == LogProb() else f", {self.target!r}"
         through = ", through_denoiser=True" if self.through_denoiser else ""
-        return f"image_guidance({name_of(self.classifier)}{through})"
+        return f"image_guidance({name_of(self.classifier)}{target}{through})"
 
 
 def image_guidance(
@@ -578,7 +600,10 @@ def classifier_free(
     w: float = 1.0,  # weight of the difference
     unconditional: Callable | None = None,  # a denoiser; None for the one that samples
 ) -> Guidance:
-    "Classifier-free guidance, (1 + w) ε(x_t, y) - w ε(x_t) (Ho and Salimans, 2022)."
+    """Classifier-free guidance, (1 + w) ε(x_t, y) - w ε(x_t) (Ho and Salimans, 2022).
+
+    Like every term it is added after the expected image has been clipped.
+    """
     return w * Guidance((Weighted(ContrastTerm(unconditional, labelled=False)),))
 
 
