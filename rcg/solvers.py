@@ -29,7 +29,7 @@ class Level(NamedTuple):
 
     @property
     def log_snr(self) -> float:
-        "λ = log(a / b); infinite for the finished image."
+        "λ = log(a / b), half the log SNR; infinite for the finished image."
         return math.log(self.signal / self.noise) if self.noise else math.inf
 
 
