@@ -88,6 +88,11 @@ class Weighted:
                 "give its lower end first"
             )
 
+    def narrowed(self, low: int, high: int | None) -> "Weighted":
+        "The same, acting only where it does already and low <= t < high."
+        ends = [end for end in (high, self.high) if end is not None]
+        return replace(self, low=max(low, self.low), high=min(ends, default=None))
+
     def weight(self, step: int, steps: int) -> float:
         "The factor of the term at timestep `step` of `steps`; zero where it rests."
         if step < self.low or self.high is not None and step >= self.high:
@@ -127,12 +132,7 @@ class Guidance:
 
     def within(self, low: int, high: int | None = None) -> "Guidance":
         "Only at timesteps low <= t < high, where it acts already."
-
-        def narrowed(part: Weighted) -> Weighted:
-            ends = [end for end in (high, part.high) if end is not None]
-            return replace(part, low=max(low, part.low), high=min(ends, default=None))
-
-        return self._each(narrowed)
+        return self._each(lambda part: part.narrowed(low, high))
 
     def scheduled(self, schedule: Callable[[float], float]) -> "Guidance":
         "The scale times a function of t / T, like `Sine(0.3)`, instead of another."
@@ -143,13 +143,7 @@ class Guidance:
         return self._each(lambda part: replace(part, every=steps))
 
     def smoothed(self, copies: int, deviation: float) -> "Guidance":
-        """The mean over `copies` of x_t with more noise of this standard deviation.
-
-        Raises `ValueError` for terms that depend on the denoiser's prediction at x_t.
-        """
-        for part in self.parts:
-            if isinstance(part.term, (CleanTerm, ContrastTerm)):
-                raise ValueError(f"{part.term!r} is bound to the prediction at x_t")
+        "The mean over `copies` of x_t with more noise of this standard deviation."
         smooth = lambda part: replace(part, term=Smoothed(part.term, copies, deviation))
         return self._each(smooth)
 
@@ -640,13 +634,18 @@ def discriminator_guidance(
 # %% ../nbs/07_guidance.ipynb #48519957
 @dataclass(frozen=True)
 class Smoothed:
-    "The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017)."
+    """The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017).
+
+    Raises `ValueError` for terms that depend on the denoiser's prediction at x_t.
+    """
 
     term: Callable
     copies: Count
     deviation: float  # standard deviation of the noise that is added
 
     def __post_init__(self):
+        if isinstance(self.term, (CleanTerm, ContrastTerm)):
+            raise ValueError(f"{self.term!r} is bound to the prediction at x_t")
         if self.copies < 1 or not 0 < self.deviation < math.inf:
             raise ValueError(
                 f"{self.copies} copies with noise of {self.deviation}: take at least "
