@@ -617,7 +617,7 @@ def _statistics(arrays: dict[str, np.ndarray], path: str | Path, size: int) -> G
         raise ValueError(f"`sigma` of {path} is no covariance: it is not symmetric")
     return Gaussian(mu, sigma)
 
-
+# %% ../../nbs/running/02_images.ipynb #dbfc988c
 def load_reference(
     path: str | Path | Tensor,  # a reference, what `load_images` takes, or its images
     extractor: Callable[[Tensor], Tensor],  # the one that the samples are measured with

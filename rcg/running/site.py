@@ -312,7 +312,7 @@ class Pages:
             cell.source = folded(cell.source, "Imports")
         return [cell]
 
-
+# %% ../../nbs/running/09_site.ipynb #4fa6155d
 def prose(text: str) -> list:
     "A cell of text, or none."
     from execnb.nbio import mk_cell
