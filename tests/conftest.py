@@ -5,9 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-import torch
-from safetensors.torch import load_file
+# Several workers (`pytest -n 2`) share the cores instead of competing for them.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent

@@ -231,7 +231,9 @@ def test_no_two_notebooks_become_the_same_page():
     assert len(set(pages)) == len(pages)
 
 
-@pytest.mark.parametrize("name, following", zip(notebooks(NBS), notebooks(NBS)[1:]))
+@pytest.mark.parametrize(
+    "name, following", list(zip(notebooks(NBS), notebooks(NBS)[1:]))
+)
 def test_next_leads_through_the_sidebar(name, following):
     last = [c for c in read(name).cells if c.cell_type == "markdown"][-1].source
     found = re.search(r"^Next: [^\n]*?\]\(([^)#]+\.ipynb)", last, re.M)
@@ -266,6 +268,7 @@ def pages(tmp_path_factory) -> dict[str, nbformat.NotebookNode]:
     return {n: nbformat.read(copy / "_proc" / n, as_version=4) for n in NAMES}
 
 
+@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", NAMES)
 def test_page(pages, name):
     page = pages[name]
@@ -295,6 +298,7 @@ def anchors(page) -> list[str]:
     return headings + re.findall(r"\[\]\{#([^}\s]+)\}", text)
 
 
+@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", NAMES)
 def test_links_lead_somewhere(pages, name):
     by_page = {page_of(n): n for n in NAMES}
@@ -317,6 +321,7 @@ def test_links_lead_somewhere(pages, name):
             assert anchor in known, f"dead link: {target}"
 
 
+@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_symbol_is_documented_once_and_in_order(pages, name):
     "An entry for each public name, in the order of the notebook, and none twice."
@@ -335,6 +340,7 @@ def test_every_symbol_is_documented_once_and_in_order(pages, name):
     assert len(every) == len(set(every)), "two headings have the name of a symbol"
 
 
+@pytest.mark.xdist_group("pages")
 def test_gallery_and_index_are_whole(pages):
     figures = sum(
         "fig-cap" in c.source

@@ -322,6 +322,7 @@ def robust(photographs, tmp_path_factory) -> tuple[Path, str]:
     return folder, said
 
 
+@pytest.mark.xdist_group("photographs")
 def test_training_notebook_on_a_folder(robust):
     folder, said = robust
     for words in (
@@ -334,6 +335,7 @@ def test_training_notebook_on_a_folder(robust):
     assert load_tensors(folder / "robust" / "model.safetensors")[1]["step"] == 2
 
 
+@pytest.mark.xdist_group("photographs")
 def test_sampling_and_evaluating_notebooks(robust, photographs, tmp_path):
     "Images of one's own classes, measured: a row for every set that has been drawn."
     networks, _ = robust
