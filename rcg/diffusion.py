@@ -141,8 +141,13 @@ class DiffusionConfig:
     schedule: Literal["linear", "cosine"] = "linear"  # a key of `SCHEDULES`
     variance: Literal["learned", "small", "large"] = "learned"  # small β̃_t, large β_t
 
+    @property
+    def betas(self) -> np.ndarray:  # (T,) float64
+        "β_t of every timestep."
+        return SCHEDULES[self.schedule](self.steps)
+
     def __post_init__(self):
-        if SCHEDULES[self.schedule](self.steps).max() >= 1:
+        if self.betas.max() >= 1:
             raise ValueError(
                 f"{self.steps} steps are too few for the {self.schedule} schedule: "
                 "it would add infinite noise"
@@ -178,8 +183,7 @@ class NoisingProcess:
         timesteps: np.ndarray | None = None,  # visited, rising; by default all
     ):
         self.config = config
-        betas = SCHEDULES[config.schedule](config.steps)
-        self.alphas_cumprod = np.cumprod(1 - betas)  # (T,) float64
+        self.alphas_cumprod = np.cumprod(1 - config.betas)  # (T,) float64
         every = np.arange(config.steps)
         self.timesteps = every if timesteps is None else np.asarray(timesteps)
         tables = _coefficients(self.alphas_cumprod, self.timesteps)
