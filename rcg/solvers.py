@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Spacing', 'SOLVERS', 'Level', 'intervals', 'evenly_in_log_snr', 'visited', 'Denoised', 'shifted', 'SampleStep',
-           'Solver', 'DDPM', 'DDIM', 'Mixture', 'predictor', 'solve', 'Heun', 'DPMSolver2M', 'named_solver']
+           'Solver', 'DDPM', 'DDIM', 'Mixture', 'predictor', 'solve', 'Heun', 'DPMSolver2M', 'orders_figure',
+           'named_solver']
 
 # %% ../nbs/02_solvers.ipynb #4e42ec3b
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -171,20 +173,17 @@ class DDIM(Solver):
         for now, then in intervals(process):
             d = denoise(x, now.t)
             eps = (x - now.signal * d.x0) / now.noise
-            x = then.signal * d.x0
-            fresh = (
-                then.noise / now.noise * (1 - (now.signal / then.signal) ** 2) ** 0.5
-            )
-            if self.eta and then.t is not None:
-                fresh = min(self.eta * fresh, then.noise)
-                x = x + (then.noise**2 - fresh**2) ** 0.5 * eps + fresh * noise()
-            else:
-                x = x + then.noise * eps
+            removed = (1 - (now.signal / then.signal) ** 2) ** 0.5
+            fresh = min(self.eta * (then.noise / now.noise * removed), then.noise)
+            kept = (then.noise**2 - fresh**2) ** 0.5 if fresh else then.noise
+            x = then.signal * d.x0 + kept * eps
+            if fresh:
+                x = x + fresh * noise()
             yield SampleStep(now.t, x, d.p.x0)
 
 # %% ../nbs/02_solvers.ipynb #33b912eb
 class Mixture:
-    "A mixture of round Gaussians with its exact denoiser and its exact classifier."
+    "A mixture of round Gaussians, with everything that is known of it exactly."
 
     def __init__(
         self,
@@ -195,10 +194,18 @@ class Mixture:
         self.means, self.spread, self.diffusion = means, spread, diffusion
 
     def classifier(self, x_t: Tensor, t: Tensor) -> Tensor:  # (N, K)
-        "The logits of q(k | x_t), for x_t of (N, C, 1, 1)."
+        "The logits of q(k | x_t), which are log q(x_t | k), for x_t of (N, C, 1, 1)."
         a, b = (self.diffusion.at(name, t)[:, :, 0] for name in ("signal", "noise"))
         distance = (x_t[:, None, :, 0, 0] - a * self.means).square().sum(-1)
-        return -distance / (2 * (a**2 * self.spread**2 + b**2))[:, :, 0]
+        v = (a**2 * self.spread**2 + b**2)[:, :, 0]
+        return -(distance / v + x_t.shape[1] * (2 * math.pi * v).log()) / 2
+
+    def log_density(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None):
+        "log q(x_t), or log q(x_t | y) for labels (N,), as (N,)."
+        each = self.classifier(x_t, t)
+        if labels is None:
+            return each.logsumexp(1) - math.log(len(self.means))
+        return each.gather(1, labels[:, None])[:, 0]
 
     def denoiser(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         "The best prediction of the noise, like x_t, with or without labels (N,)."
@@ -208,6 +215,13 @@ class Mixture:
         else:
             mean = self.means[labels]
         return b * (x_t - a * mean[:, :, None, None]) / (a**2 * self.spread**2 + b**2)
+
+    def flow(self, x_T: Tensor, labels: Tensor) -> Tensor:
+        "The image, like x_T, that the deterministic process makes of x_T and labels."
+        start = next(intervals(self.diffusion))[0]
+        deviation = math.hypot(start.signal * self.spread, start.noise)
+        mean = self.means[labels][:, :, None, None]
+        return mean + self.spread * (x_T - start.signal * mean) / deviation
 
 # %% ../nbs/02_solvers.ipynb #53884fc3
 def predictor(
@@ -286,6 +300,25 @@ class DPMSolver2M(Solver):
                 x = then.noise / now.noise * x + then.signal * (1 - decay) * target
             before = now, d.x0
             yield SampleStep(now.t, x, d.p.x0)
+
+# %% ../nbs/02_solvers.ipynb #8d998837
+def orders_figure(
+    errors: dict[str, dict[int, float]],  # of each method: the error by evaluations
+) -> tuple[plt.Figure, dict[str, float]]:  # and the order of each method
+    "Errors over evaluations of the denoiser, on logarithmic axes."
+    fig, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
+    plt.close(fig)  # shown once, as the result of the cell
+    orders = {}
+    for name, found in errors.items():
+        counts, error = np.array([*found]), np.array([*found.values()])
+        orders[name] = -np.polyfit(np.log(counts), np.log(error), 1)[0]
+        label = f"{name}, order {orders[name]:.2f}"
+        ax.loglog(counts, error, "o-", ms=4, label=label)
+    ax.set(xlabel="evaluations of the denoiser", ylabel="error")
+    ax.set_xticks([20, 40, 80, 160], [20, 40, 80, 160])
+    ax.minorticks_off()
+    ax.legend(frameon=False)
+    return fig, orders
 
 # %% ../nbs/02_solvers.ipynb #ca4d5d92
 SOLVERS = {
