@@ -16,9 +16,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from types import UnionType
+from typing import (
+    Annotated,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, validate_call
+from pydantic import (
+    ConfigDict,
+    Field,
+    InstanceOf,
+    TypeAdapter,
+    ValidationError,
+    validate_call,
+)
 from pydantic.dataclasses import dataclass
 from typing_extensions import TypeAliasType, dataclass_transform
 
@@ -99,6 +115,15 @@ def settings(cls: type) -> type:
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 
 
+def _as_instances(kind):
+    "An annotation that wants an object of our classes, not what could become one."
+    if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
+        return InstanceOf[kind]
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(map(_as_instances, get_args(kind)))]
+    return kind
+
+
 def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a function, or a class as it is made, check arguments by annotations.
 
@@ -111,6 +136,8 @@ def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
     @cache  # annotations are looked up when all names in them are known
     def arguments():
         alone = wraps(function)(lambda *given, **named: (given, named))
+        kinds = get_type_hints(function, include_extras=True)
+        alone.__annotations__ = {k: _as_instances(v) for k, v in kinds.items()}
         return validate_call(alone, config=_CALLS)
 
     @wraps(function)
