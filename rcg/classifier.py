@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .diffusion import check_inputs
-from .running.settings import Count, settings
+from .running.settings import Count, checked, settings
 from .unet import Encoder, EncoderConfig, attend, norm
 
 # %% ../nbs/04_classifier.ipynb #39db4a91
@@ -47,6 +47,7 @@ class ClassifierConfig(EncoderConfig):
 class Classifier(Encoder):
     "The time-dependent classifier h_φ(x_t, t)."
 
+    @checked
     def __init__(self, config: ClassifierConfig):
         super().__init__(config)
         self.classes = config.classes

@@ -16,18 +16,20 @@ from torch.nn import functional as F
 
 from .attack import Attack
 from .classifier import log_prob_gradient
-from .data import image_grid, min_max
+from .data import Floats, Images, image_grid, min_max
 from .diffusion import Diffusion, noise_like
+from .running.settings import Count, Natural, Positive, checked
 
 # %% ../nbs/09_gradients.ipynb #5bfd3c73
+@checked
 def gradient_figure(
     classifiers: dict[str, Callable],  # (x_t, t) to logits, by the name to show
     diffusion: Diffusion,
-    images: Tensor,  # (N, C, H, W) in [-1, 1]
+    images: Images,  # (N, C, H, W) in [-1, 1]
     labels: Tensor,  # (N,) int64, the classes whose probability should rise
-    timesteps: Sequence[int] = (0, 200, 400, 600, 800),  # original indices
-    seed: int = 0,  # of the noise
-    cell: float = 1.0,  # inches per image
+    timesteps: Sequence[Natural] = (0, 200, 400, 600, 800),  # original indices
+    seed: Natural = 0,  # of the noise
+    cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     "Images on top; at every timestep a row of gradients per classifier (Figure 3)."
     noise, rows, names = noise_like(images, seed), [images], ["image"]
@@ -40,14 +42,15 @@ def gradient_figure(
     return image_grid(torch.cat(rows), columns=len(images), cell=cell, row_labels=names)
 
 # %% ../nbs/09_gradients.ipynb #9f70d138
+@checked
 def attack_figure(
     classifiers: dict[str, Callable],  # (x_t, t) to logits, by the name to show
-    images: Tensor,  # (N, C, H, W) in [-1, 1]
+    images: Images,  # (N, C, H, W) in [-1, 1]
     targets: Tensor,  # (N,) int64, the classes to walk to
     attack: Attack,  # targeted
-    t: int = 0,  # the timestep that the classifiers are told
-    column_labels: list[str] | None = None,  # one per image, like the targets' names
-    cell: float = 1.0,  # inches per image
+    t: Natural = 0,  # the timestep that the classifiers are told
+    column_labels: Sequence[str] | None = None,  # like the targets' names
+    cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     """Images on top, below them what the attack makes of them (Figure 4).
 
@@ -61,13 +64,14 @@ def attack_figure(
     return image_grid(rows, len(images), names, column_labels, cell)
 
 # %% ../nbs/09_gradients.ipynb #09c71e74
+@checked
 def denoiser_gradient(
-    unet,  # conditional denoiser: (x_t, t, labels) to noise, or noise and v
+    unet: Callable,  # conditional denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,
     x_t: Tensor,  # (N, C, H, W)
     t: Tensor,  # (N,) int64, original timesteps
     y: Tensor,  # (N,) int64
-    classes: int,  # that the denoiser knows
+    classes: Count,  # that the denoiser knows
     weights: Tensor | None = None,  # (N, classes) p(k | x_t); by default 1 / classes
 ) -> Tensor:  # like x_t
     "The gradient of log p(y | x_t, t) of a denoiser's implicit classifier."
@@ -85,28 +89,31 @@ def denoiser_gradient(
     return own - mean
 
 # %% ../nbs/09_gradients.ipynb #78f8aff9
+@checked
 def cosine(
-    u: Tensor,  # (N, ...)
-    v: Tensor,  # (N, ...)
+    u: Floats,  # (N, ...)
+    v: Floats,  # (N, ...)
 ) -> Tensor:  # (N,) from -1 to 1
     "Cosine of the angle between two gradients, sample by sample."
     return F.cosine_similarity(u.flatten(1), v.flatten(1))
 
 
+@checked
 def relative_error(
-    u: Tensor,  # (N, ...)
-    truth: Tensor,  # (N, ...)
+    u: Floats,  # (N, ...)
+    truth: Floats,  # (N, ...)
 ) -> Tensor:  # (N,)
     "Length of the error over the length of the truth, sample by sample."
     return (u - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
 
 # %% ../nbs/09_gradients.ipynb #a042dc97
+@checked
 def linearity(
-    classifier,  # (x_t, t) to logits
+    classifier: Callable,  # (x_t, t) to logits
     x_t: Tensor,  # (N, C, H, W)
     t: Tensor,  # (N,) int64
     y: Tensor,  # (N,) int64
-    length: float,  # ℓ, L2 length of the step, in the units of x_t
+    length: Positive,  # ℓ, L2 length of the step, in the units of x_t
 ) -> Tensor:  # (N,)
     "The change of log p along the gradient, over what the gradient says it is."
     gradient = log_prob_gradient(classifier, x_t, t, y)
@@ -122,13 +129,14 @@ def _log_prob(classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         return F.log_softmax(classifier(x, t).float(), 1).gather(1, y[:, None])[:, 0]
 
 # %% ../nbs/09_gradients.ipynb #fd80d21d
+@checked
 def stability(
-    classifier,  # (x_t, t) to logits
+    classifier: Callable,  # (x_t, t) to logits
     x_t: Tensor,  # (N, C, H, W)
     t: Tensor,  # (N,) int64
     y: Tensor,  # (N,) int64
-    length: float,  # typical L2 length of the extra noise
-    seed: int = 0,  # of that noise
+    length: Positive,  # typical L2 length of the extra noise
+    seed: Natural = 0,  # of that noise
 ) -> Tensor:  # (N,) from -1 to 1
     "Cosine between the gradient at x_t and that after a little more noise."
     noisier = x_t + noise_like(x_t, seed) * length / x_t[0].numel() ** 0.5
@@ -136,27 +144,30 @@ def stability(
     return cosine(*gradients)
 
 # %% ../nbs/09_gradients.ipynb #5e02ef0f
+@checked
 def high_frequency_share(
-    gradient: Tensor,  # (N, C, H, W)
+    gradient: Images,  # (N, C, H, W)
 ) -> Tensor:  # (N,) from 0 to 1
     "The share of a gradient's energy above half of the highest frequency."
     energy = torch.fft.fft2(gradient.double()).abs().square().sum(1)
     sides, device = gradient.shape[2:], gradient.device
     rows, columns = (torch.fft.fftfreq(n, device=device) for n in sides)
     high = (rows[:, None] ** 2 + columns**2).sqrt() > 0.25
-    return ((energy * high).sum((1, 2)) / energy.sum((1, 2))).float()
+    whole = energy.sum((1, 2)).clamp(min=torch.finfo(energy.dtype).tiny)
+    return ((energy * high).sum((1, 2)) / whole).float()
 
 # %% ../nbs/09_gradients.ipynb #9b222d7d
+@checked
 def gradient_score(
     classifiers: dict[str, Callable],  # (x_t, t) to logits, by name
     diffusion: Diffusion,
-    images: Tensor,  # (N, C, H, W) in [-1, 1]
+    images: Images,  # (N, C, H, W) in [-1, 1]
     labels: Tensor,  # (N,) int64
-    timesteps: Sequence[int] = (0, 100, 200, 300, 400),  # original indices
-    unet=None,  # conditional denoiser to compare with; None leaves out alignment
-    classes: int = 10,  # that the denoiser knows
-    length: float = 0.5,  # of steps and of extra noise, in the units of images
-    seed: int = 0,  # of the noise
+    timesteps: Sequence[Natural] = (0, 100, 200, 300, 400),  # original indices
+    unet: Callable | None = None,  # conditional denoiser; None leaves out alignment
+    classes: Count = 10,  # that the denoiser knows
+    length: Positive = 0.5,  # of steps and of extra noise, in the units of images
+    seed: Natural = 0,  # of the noise
 ) -> list[dict]:
     """Means over the images, a row per classifier and timestep.
 
@@ -189,6 +200,7 @@ def gradient_score(
     return rows
 
 # %% ../nbs/09_gradients.ipynb #7932a2ba
+@checked
 def score_figure(
     rows: dict[str, list[dict]],  # of `gradient_score`, by the data they are of
     names=("alignment", "linearity", "stability", "high_frequency"),  # one panel each

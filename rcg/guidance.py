@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'guided_x0', 'Seen', 'Weighted', 'Guidance',
-           'as_guidance', 'name_of', 'LogProb', 'input_gradient', 'ClassifierTerm', 'classifier_guidance',
-           'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_labels', 'check_finite', 'sample_steps',
-           'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
-           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed']
+           'as_guidance', 'told', 'name_of', 'LogProb', 'input_gradient', 'check_labels', 'ClassifierTerm',
+           'classifier_guidance', 'SeededNoise', 'seed_list', 'with_labels', 'Static', 'Dynamic', 'Cost', 'Guided',
+           'check_finite', 'combined', 'sample_steps', 'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm',
+           'image_guidance', 'prepared', 'ContrastTerm', 'classifier_free', 'autoguidance', 'Real',
+           'discriminator_guidance', 'Smoothed']
 
 # %% ../nbs/07_guidance.ipynb #47820ac4
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Real as Number
 from typing import NamedTuple
@@ -79,7 +81,7 @@ class Weighted:
     low: Natural = 0  # acts at timesteps from here ...
     high: Count | None = None  # ... to below this one; None for all
     schedule: Callable | None = None  # from t / T to a factor of the scale
-    every: Count = 1  # computed at every n-th step, and reused in between
+    every: Count = 1  # computed at every n-th timestep visited, and reused in between
 
     def __post_init__(self):
         if self.high is not None and self.high <= self.low:
@@ -139,7 +141,7 @@ class Guidance:
         return self._each(lambda part: replace(part, schedule=schedule))
 
     def reused(self, steps: int) -> "Guidance":
-        "Computed at every `steps`-th evaluation where it acts, and kept in between."
+        "Computed at every `steps`-th timestep visited, and kept in between."
         return self._each(lambda part: replace(part, every=steps))
 
     def smoothed(self, copies: int, deviation: float) -> "Guidance":
@@ -171,10 +173,15 @@ def as_guidance(
     return Guidance((Weighted(term),))
 
 
+def told(network: Callable, name: str, default=None):
+    "An attribute of a network, also of one wrapped for several GPUs."
+    return getattr(getattr(network, "module", network), name, default)
+
+
 def name_of(network: Callable) -> str:
     "What to call a network or function in a printed term."
-    names = (getattr(network, key, None) for key in ("name", "__name__"))
-    return next(filter(None, names), type(network).__name__)
+    kind = type(getattr(network, "module", network)).__name__
+    return told(network, "name") or told(network, "__name__") or kind
 
 # %% ../nbs/07_guidance.ipynb #b6af22d4
 @settings
@@ -199,6 +206,19 @@ def input_gradient(
         x = x.detach().requires_grad_()
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
+# %% ../nbs/07_guidance.ipynb #a479c3a5
+def check_labels(name: str, network: Callable, labels: Tensor):
+    "Raise `ValueError` if a network that says how many classes it knows knows fewer."
+    classes = told(network, "classes")
+    if not classes or not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(
+            f"the {name} knows the labels 0 to {classes - 1}, but labels from {low} "
+            f"to {high} are asked for"
+        )
+
 # %% ../nbs/07_guidance.ipynb #e65cba8e
 @dataclass(frozen=True)
 class ClassifierTerm:
@@ -212,11 +232,17 @@ class ClassifierTerm:
         with frozen(self.classifier):
             return input_gradient(log_p, x_t)
 
+    def check(self, denoiser: Callable, labels: Tensor):
+        "Raise `ValueError` if the target looks at classes that there are not."
+        asked = getattr(self.target, "classes", ())
+        asked = labels if isinstance(self.target, LogProb) else torch.tensor(asked)
+        check_labels("classifier", self.classifier, asked)
+
     def __repr__(self) -> str:
         target = "" if self.target == LogProb() else f", {self.target!r}"
         return f"classifier_guidance({name_of(self.classifier)}{target})"
 
-
+# %% ../nbs/07_guidance.ipynb #1bcbe2e7
 def classifier_guidance(
     classifier: Callable,  # (x_t, t) to logits (N, K)
     target: Callable = LogProb(),  # what to make large, from the logits and y
@@ -237,11 +263,11 @@ class SeededNoise:
 
     def __init__(
         self,
-        seeds,  # (N,) non-negative integers, one per image
+        seeds: list[int],  # one for each image, at least 0
         shape: tuple[int, ...],  # of one image
         device: torch.device | str = "cpu",  # where the noise is wanted
     ):
-        self.generators = [np.random.default_rng(int(seed)) for seed in seeds]
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
         self.shape, self.device = shape, device
 
     def __call__(self) -> Tensor:  # (N, *shape) float32
@@ -249,6 +275,35 @@ class SeededNoise:
         draw = dict(size=self.shape, dtype=np.float32)
         noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
         return torch.from_numpy(noise).to(self.device)
+
+# %% ../nbs/07_guidance.ipynb #69c3a20b
+def seed_list(
+    seeds,  # whole numbers from 0 on, one for each image; None for random ones
+    count: int,  # images
+) -> list[int]:
+    "The seeds as numbers. Raises `ValueError` unless there is one for each image."
+    if seeds is None:
+        return torch.randint(2**62, (count,)).tolist()
+    try:
+        found = [int(seed) for seed in seeds]
+        same = all(a == b >= 0 for a, b in zip(found, seeds))
+    except (TypeError, ValueError):
+        found, same = [], False
+    if not same:
+        raise ValueError(
+            f"seeds is {seeds!r:.40}: pass one whole number from 0 on for each image, "
+            f"like range({count})"
+        )
+    if len(found) != count:
+        raise ValueError(f"{count} labels need as many seeds, not {len(found)}")
+    return found
+
+# %% ../nbs/07_guidance.ipynb #68101d11
+def with_labels(denoiser: Callable) -> Callable:  # (x_t, t, labels)
+    "The denoiser as it is, or without the labels if it says that it knows none."
+    if told(denoiser, "classes", True):
+        return denoiser
+    return lambda x, t, y: denoiser(x, t, None)
 
 # %% ../nbs/07_guidance.ipynb #bfd4d2b4
 @settings
@@ -273,15 +328,30 @@ class Dynamic:
         return x0.clamp(-size, size) / size
 
 # %% ../nbs/07_guidance.ipynb #b8289bfc
+def _now() -> float:
+    "The time when everything that was asked of a GPU is done."
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
 
     images: int = 0
     denoiser: int = 0  # evaluations of the denoiser by the solver, in images
-    guidance: int = 0  # evaluations of terms, in images
+    guidance: int = 0  # evaluations of networks by terms, in images
     denoiser_seconds: float = 0.0
     guidance_seconds: float = 0.0
+
+    @contextmanager
+    def counting(self, kind: str, count: int):
+        "Add evaluations, and the time that is spent inside."
+        start, seconds = _now(), f"{kind}_seconds"
+        yield
+        setattr(self, kind, getattr(self, kind) + count)
+        setattr(self, seconds, getattr(self, seconds) + _now() - start)
 
     def __str__(self) -> str:
         n = max(1, self.images)
@@ -304,7 +374,7 @@ class Guided:
     def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
         "The prediction at one timestep, with guidance."
         t = torch.full_like(self.labels, step)
-        with _timed(self.cost, "denoiser", len(x)), torch.no_grad():
+        with self.cost.counting("denoiser", len(x)), torch.no_grad():
             output = self.denoiser(x, t, self.labels)
         p = process.p(output, x, t, self.clip)
         score = self.score(process, output[:, : x.shape[1]], p, x, t, step)
@@ -318,84 +388,46 @@ class Guided:
         "The terms that act now, with their weights."
         levels = process.at("signal", t), process.at("noise", t)
         seen = Seen(noise, p.x0, *levels, self.denoiser, self.noise)
-        terms = []
+        place, terms = int(np.searchsorted(process.timesteps, step)), []
         for k, part in enumerate(self.guidance.parts):
             if weight := part.weight(step, process.config.steps):
-                terms.append((weight, self.term(k, part, x, t, seen)))
+                terms.append((weight, self.term(k, part, x, t, seen, place)))
         return tuple(terms)
 
-    def term(self, k: int, part: Weighted, x: Tensor, t: Tensor, seen: Seen) -> Tensor:
-        "The value of a term, perhaps a kept one."
-        age, value = self.kept.get(k, (0, None))
-        if age % part.every == 0:
-            with _timed(self.cost, "guidance", len(x)):
+    def term(self, k: int, part: Weighted, x, t, seen: Seen, place: int) -> Tensor:
+        "The value of a term, perhaps one kept from an earlier place on the way."
+        since, value = self.kept.get(k, (math.inf, None))
+        if part.every == 1 or since - place >= part.every:
+            count = len(x) * getattr(part.term, "evaluations", 1)
+            with self.cost.counting("guidance", count):
                 value = part.term(x, t, self.labels, seen).detach()
-        self.kept[k] = age + 1, value
+            self.kept[k] = place, value
         return value
-
-# %% ../nbs/07_guidance.ipynb #243d3018
-class _timed:
-    "Context that adds evaluations and their time to a `Cost`."
-
-    def __init__(self, cost: Cost, kind: str, count: int):
-        self.cost, self.kind, self.count = cost, kind, count
-
-    def __enter__(self):
-        self.start = self._now()
-
-    def _now(self) -> float:
-        "The time when everything that was asked of a GPU is done."
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def __exit__(self, *_):
-        seconds, cost, kind = self._now() - self.start, self.cost, self.kind
-        setattr(cost, kind, getattr(cost, kind) + self.count)
-        name = f"{kind}_seconds"
-        setattr(cost, name, getattr(cost, name) + seconds)
 
 # %% ../nbs/07_guidance.ipynb #1e8fb5dd
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
-def check_labels(name: str, network: Callable, labels: Tensor):
-    "Raise `ValueError` if a network that says how many classes it knows knows fewer."
-    classes = getattr(network, "classes", None)
-    if classes and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+def check_finite(x: Tensor, step: int, guidance: Guidance, seeds: list[int]):
+    "Raise `ValueError` that names the seeds of images that are not finite any more."
+    bad = (~(x.flatten(1).abs().amax(1) < LARGEST)).nonzero()[:, 0].tolist()
+    if bad:
+        which = ", ".join(str(seeds[k]) for k in bad[:5]) + (", …" if bad[5:] else "")
         raise ValueError(
-            f"the {name} knows the labels 0 to {classes - 1}, but labels from "
-            f"{int(labels.min())} to {int(labels.max())} are asked for"
-        )
-
-
-def check_finite(x: Tensor, step: int, guidance: Guidance):
-    "Raise `ValueError` that names the images that are not finite any more."
-    bad = ~(x.flatten(1).abs().amax(1) < LARGEST)
-    if bad.any():
-        which = bad.nonzero()[:, 0].tolist()
-        raise ValueError(
-            f"after t = {step}, {len(which)} of {len(x)} images are not finite "
-            f"(numbers {', '.join(map(str, which[:5]))}{', …' if which[5:] else ''}), "
-            f"with {guidance}: lower the scale, or check the networks' weights"
+            f"after t = {step}, {len(bad)} of {len(x)} images are not finite (of the "
+            f"seeds {which}), with {guidance}: lower the scale, or check the weights"
         )
 
 # %% ../nbs/07_guidance.ipynb #4bf244fc
-def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_noise):
-    "Raise `ValueError` or `TypeError` for arguments that do not belong together."
-    if labels.ndim != 1 or labels.dtype != torch.int64 or not len(labels):
+def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):
+    "Raise `ValueError` for arguments that do not belong together."
+    kind = getattr(labels, "dtype", None)
+    if kind != torch.int64 or labels.ndim != 1 or not len(labels):
+        raise ValueError(f"labels must be int64 (N,), one an image, not {labels!r:.60}")
+    if init_noise is not None and len(init_noise) != len(labels):
         raise ValueError(
-            f"labels are {tuple(labels.shape)} {labels.dtype}: pass int64 (N,), one "
-            "label for every image wanted"
+            f"{len(labels)} labels need as many starting noises, not {len(init_noise)}"
         )
-    for name, given in (("seeds", seeds), ("starting noises", init_noise)):
-        if given is not None and len(given) != len(labels):
-            raise ValueError(
-                f"{len(labels)} labels need as many {name}, not {len(given)}: every "
-                "image has its own"
-            )
-    if any(int(seed) != seed or seed < 0 for seed in seeds):
-        raise ValueError("seeds are integers from 0 on, one for each image")
     if init_noise is not None and not init_noise.abs().max() < 20:
         raise ValueError(
             "init_noise is standard normal noise, but has values beyond 20"
@@ -405,11 +437,18 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, seeds, init_nois
     for part in guidance.parts:
         if part.high is not None and part.high > steps:
             raise ValueError(f"{part} reaches beyond the last timestep, {steps - 1}")
-        target = getattr(part.term, "target", None)
-        if isinstance(target, LogProb):  # others do not look at the labels
-            check_labels("classifier", part.term.classifier, labels)
+        if hasattr(part.term, "check"):
+            part.term.check(unet, labels)
 
 # %% ../nbs/07_guidance.ipynb #77568396
+def combined(classifier, scale: float, guidance: Guidance | Term | None) -> Guidance:
+    "The classifier's term, if there is one, and whatever else guides."
+    others = as_guidance(guidance)
+    if classifier is None:
+        return others
+    return scale * classifier_guidance(classifier) + others
+
+
 def sample_steps(
     unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
@@ -432,23 +471,21 @@ def sample_steps(
     Raises `ValueError` for arguments that do not fit, and for images that are not
     finite any more.
     """
-    solver, guidance = named_solver(sampler, steps), as_guidance(guidance)
-    if classifier is not None:
-        guidance = scale * classifier_guidance(classifier) + guidance
-    seeds = torch.randint(2**62, (len(labels),)) if seeds is None else seeds
-    _check(unet, diffusion, labels, guidance, seeds, init_noise)
+    solver = named_solver(sampler, steps)
+    guidance = combined(classifier, scale, guidance)
+    _check(unet, diffusion, labels, guidance, init_noise)
+    seeds = seed_list(seeds, len(labels))
     shape = tuple(init_noise.shape[1:]) if init_noise is not None else shape
-    shape = shape or getattr(unet, "shape", None)
+    shape = shape or told(unet, "shape")
     if shape is None:
         raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
     noise = SeededNoise(seeds, shape, labels.device)
     x, cost = noise() if init_noise is None else init_noise, cost or Cost()
     cost.images += len(labels)
-    known = getattr(unet, "classes", True)  # a network without classes gets no labels
-    denoiser = unet if known else lambda x, t, y: unet(x, t, None)
+    denoiser = with_labels(unet)
     guided = Guided(denoiser, labels, guidance, noise, clip, threshold, cost)
     for state in solve(solver, diffusion, guided, x, noise):
-        check_finite(state.x, state.t, guidance)
+        check_finite(state.x, state.t, guidance, seeds)
         yield state
 
 # %% ../nbs/07_guidance.ipynb #f4dab979
@@ -468,13 +505,13 @@ def sample(
     "One finished image per label. Raises what `sample_steps` raises."
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: it must be at least 1, or None")
-    seeds = torch.randint(2**62, (len(labels),)) if seeds is None else seeds
-    _check(unet, diffusion, labels, Guidance(), seeds, init_noise)
-    images = []
+    options["guidance"] = combined(classifier, scale, options.get("guidance"))
+    _check(unet, diffusion, labels, options["guidance"], init_noise)
+    seeds, images = seed_list(seeds, len(labels)), []
     for k in range(0, len(labels), batch_size or len(labels)):
         part = slice(k, k + (batch_size or len(labels)))
         start = None if init_noise is None else init_noise[part]
-        choices = (classifier, scale, steps, sampler, seeds[part], start)
+        choices = (None, scale, steps, sampler, seeds[part], start)
         *_, state = sample_steps(unet, diffusion, labels[part], *choices, **options)
         images.append(state.x)
     return torch.cat(images)
@@ -518,6 +555,13 @@ class CleanTerm:
     target: Callable = LogProb()
     through_denoiser: bool = False
 
+    @property
+    def evaluations(self) -> int:
+        "Of the classifier, and of the denoiser once more."
+        return 1 + self.through_denoiser
+
+    check = ClassifierTerm.check
+
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
         log_p = lambda x0: self.target(self.classifier(x0).float(), y)
 
@@ -535,7 +579,7 @@ class CleanTerm:
         through = ", through_denoiser=True" if self.through_denoiser else ""
         return f"image_guidance({name_of(self.classifier)}{target}{through})"
 
-
+# %% ../nbs/07_guidance.ipynb #b7ad71a2
 def image_guidance(
     classifier: Callable,  # images (N, C, H, W) in [-1, 1] to logits (N, K)
     target: Callable = LogProb(),  # what to make large, from the logits and y
@@ -568,7 +612,7 @@ def prepared(
         center, scale = (x.new_tensor(v).view(-1, 1, 1) for v in (mean, std))
         return classifier((x - center) / scale)
 
-    classify.name = name_of(classifier)
+    classify.name, classify.classes = name_of(classifier), told(classifier, "classes")
     return classify
 
 # %% ../nbs/07_guidance.ipynb #47e356cb
@@ -580,7 +624,7 @@ class ContrastTerm:
     labelled: bool = True  # whether the other gets the labels
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
-        other = self.other or seen.denoiser
+        other = with_labels(self.other or seen.denoiser)
         with torch.no_grad():
             noise = other(x_t, t, y if self.labelled else None)[:, : x_t.shape[1]]
         return (noise - seen.noise) / seen.sigma
@@ -589,7 +633,27 @@ class ContrastTerm:
         name = name_of(self.other) if self.other else ""
         return f"{'autoguidance' if self.labelled else 'classifier_free'}({name})"
 
+    def check(self, denoiser: Callable, labels: Tensor):
+        "Raise `ValueError` for denoisers whose difference means something else."
+        ours, other = told(denoiser, "classes", True), self.other or denoiser
+        if self.labelled and ours != told(other, "classes", ours):
+            raise ValueError(
+                f"{self} compares denoisers of other classes: the one that samples "
+                f"knows {ours}, the worse one {told(other, 'classes')}"
+            )
+        if not self.labelled and not ours:
+            raise ValueError(f"{self} needs a denoiser that knows labels")
+        if (
+            not self.labelled
+            and told(other, "classes")
+            and told(other, "null_label") is None
+        ):
+            raise ValueError(
+                f"{self} needs a denoiser that can do without labels: train it with "
+                "`null_label`, or pass an unconditional one"
+            )
 
+# %% ../nbs/07_guidance.ipynb #04abaaa4
 def classifier_free(
     w: float = 1.0,  # weight of the difference
     unconditional: Callable | None = None,  # a denoiser; None for the one that samples
@@ -618,6 +682,8 @@ def autoguidance(
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
 
+    classes = 0, 1  # that it looks at
+
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, 2), (N,) to (N,)
         return logits[:, 1] - logits[:, 0]
 
@@ -644,7 +710,7 @@ class Smoothed:
     deviation: float  # standard deviation of the noise that is added
 
     def __post_init__(self):
-        if isinstance(self.term, (CleanTerm, ContrastTerm)):
+        if isinstance(self.term, CleanTerm | ContrastTerm):
             raise ValueError(f"{self.term!r} is bound to the prediction at x_t")
         if self.copies < 1 or not 0 < self.deviation < math.inf:
             raise ValueError(
@@ -655,6 +721,16 @@ class Smoothed:
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
         noisy = (x_t + self.deviation * seen.draw() for _ in range(self.copies))
         return sum(self.term(x, t, y, seen) for x in noisy) / self.copies
+
+    @property
+    def evaluations(self) -> int:
+        "One for each copy."
+        return self.copies * getattr(self.term, "evaluations", 1)
+
+    def check(self, denoiser: Callable, labels: Tensor):
+        "Raise what the term raises."
+        if hasattr(self.term, "check"):
+            self.term.check(denoiser, labels)
 
     def __repr__(self) -> str:
         return f"{self.term!r}.smoothed({self.copies}, {self.deviation:g})"

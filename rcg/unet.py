@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .diffusion import check_inputs
-from .running.settings import Count, Share, settings
+from .running.settings import Count, Share, checked, settings
 
 # %% ../nbs/03_unet.ipynb #dd6b0ee3
 @settings
@@ -300,6 +300,7 @@ class Encoder(Parts):
 class UNet(Encoder):
     "The denoiser: noise ε, and v for a learned variance, from x_t, t and the label."
 
+    @checked
     def __init__(self, config: UNetConfig):
         super().__init__(config)
         self.classes = config.classes  # labels are below; None without labels

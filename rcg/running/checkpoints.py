@@ -14,6 +14,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,10 +25,12 @@ from ..data import asset
 from .downloads import PUBLIC, fetch, verify
 from .files import load_json, markdown_table, run_path
 from .presets import PRESETS, preset
+from .settings import checked
 from ..training import load_weights, save_tensors
 from ..unet import UNet
 
 # %% ../../nbs/running/06_checkpoints.ipynb #20948e56
+@checked
 def tensors_checksum(tensors: dict[str, Tensor]) -> str:
     "SHA-256 of named tensors, in hexadecimal."
     digest = hashlib.sha256()
@@ -107,6 +110,7 @@ def _is_weights(found) -> bool:
     return kinds == {str} and all(isinstance(v, Tensor) for v in found.values())
 
 # %% ../../nbs/running/06_checkpoints.ipynb #64c4c177
+@checked
 def unwrapped(
     found,  # what a file holds
     source: str | Path,  # the file, for the messages
@@ -135,6 +139,7 @@ def unwrapped(
     return found
 
 # %% ../../nbs/running/06_checkpoints.ipynb #788efec7
+@checked
 def read_weights(
     path: str | Path,  # .safetensors, or a PyTorch file of a state dict
 ) -> dict[str, Tensor]:  # by parameter name, on the CPU
@@ -170,9 +175,10 @@ SHIPPED = {  # name: preset
 }
 
 # %% ../../nbs/running/06_checkpoints.ipynb #bd02626e
+@checked
 def shipped(
     name: str,  # a key of `SHIPPED`
-    ending: str = "safetensors",  # or "json", for the card
+    ending: Literal["safetensors", "json"] = "safetensors",  # or "json", for the card
 ) -> Path:
     "A file of a network of the package. Raises `ValueError` for an unknown name."
     if name not in SHIPPED:
@@ -183,6 +189,7 @@ def shipped(
     return asset(f"{name}.{ending}")
 
 # %% ../../nbs/running/06_checkpoints.ipynb #fa4ca559
+@checked
 def card(
     name: str,  # a key of `SHIPPED`
 ) -> str:  # Markdown
@@ -257,6 +264,7 @@ def _named(path: str | Path, preset_name: str | None) -> tuple[str | Path, str]:
     return path, preset_name
 
 # %% ../../nbs/running/06_checkpoints.ipynb #0298cf62
+@checked
 def load_unet(
     path: str | Path,  # .safetensors or .pt, or a key of `SHIPPED`
     preset_name: str | None = None,  # a key of `PRESETS`; a shipped one needs none
@@ -274,6 +282,7 @@ def load_unet(
     return _load(UNet, config, path, device, dtype)
 
 # %% ../../nbs/running/06_checkpoints.ipynb #4b4ad9b2
+@checked
 def load_classifier(
     path: str | Path,  # .safetensors or .pt, or a key of `SHIPPED`
     preset_name: str | None = None,  # a key of `PRESETS`; a shipped one needs none
@@ -287,6 +296,7 @@ def load_classifier(
     return _load(Classifier, config, path, device, dtype)
 
 # %% ../../nbs/running/06_checkpoints.ipynb #cea05ef6
+@checked
 def convert(
     path: str | Path,  # a PyTorch file of a state dict
     target: str | Path,  # .safetensors

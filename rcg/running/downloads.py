@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .files import atomic_write, markdown_table, run_path
+from .settings import Count, checked
 
 # %% ../../nbs/running/05_downloads.ipynb #5bb36584
 class PublicFile(NamedTuple):
@@ -61,12 +62,14 @@ PUBLIC = {
 }
 
 # %% ../../nbs/running/05_downloads.ipynb #add7adbc
+@checked
 def sha256(path: str | Path) -> str:
     "The checksum of a file, in hexadecimal."
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 # %% ../../nbs/running/05_downloads.ipynb #c2dbce3e
+@checked
 def verify(
     path: str | Path,
     checksum: str | None = None,  # that it must have; by default the recorded one
@@ -157,11 +160,12 @@ def _alone(path: Path):
         lock.release()
 
 # %% ../../nbs/running/05_downloads.ipynb #5c50d9da
+@checked
 def download(
     url: str,
     path: str | Path,  # where to put it
     checksum: str | None = None,  # SHA-256 that it must have; else the recorded one
-    tries: int = 5,  # connections that bring nothing before giving up
+    tries: Count = 5,  # connections that bring nothing before giving up
     quiet: bool = False,  # no progress bar
 ) -> Path:  # of the complete file
     """Fetch a file unless it is there, resuming what was begun.
@@ -184,6 +188,7 @@ def download(
     return path
 
 # %% ../../nbs/running/05_downloads.ipynb #2dd56b7b
+@checked
 def fetch(
     name: str,  # a key of `PUBLIC`
     folder: str | Path = "downloads",  # where to keep it

@@ -13,6 +13,7 @@ import os
 import time
 import uuid
 import zipfile
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 import psutil
 from safetensors import SafetensorError
 
-from .settings import described
+from .settings import checked, described
 
 # %% ../../nbs/running/01_files.ipynb #2245d575
 def _sweep(path: Path):
@@ -32,6 +33,7 @@ def _sweep(path: Path):
                 draft.unlink()
 
 
+@checked
 @contextmanager
 def atomic_write(path: str | Path):
     """Write to the path this yields; the file appears when the block has succeeded.
@@ -64,6 +66,7 @@ def atomic_write(path: str | Path):
         draft.unlink(missing_ok=True)
 
 # %% ../../nbs/running/01_files.ipynb #09e2dec0
+@checked
 def run_path(
     path: str | Path,  # absolute, or relative to the repository
 ) -> Path:
@@ -74,6 +77,7 @@ def run_path(
     return root / path
 
 # %% ../../nbs/running/01_files.ipynb #78e29c21
+@checked
 def save_json(path: str | Path, value):
     """Store numbers, texts, lists, dictionaries and dataclasses of these as JSON.
 
@@ -84,6 +88,7 @@ def save_json(path: str | Path, value):
         draft.write_text(text + "\n", encoding="utf-8")
 
 
+@checked
 def load_json(
     path: str | Path,
     advice: str = "repair it, or restore it from a copy",  # if it is damaged
@@ -95,7 +100,8 @@ def load_json(
         raise OSError(f"{path} is not valid JSON ({e}): {advice}") from None
 
 # %% ../../nbs/running/01_files.ipynb #a8314298
-def write_table(path: str | Path, rows: list[dict]):
+@checked
+def write_table(path: str | Path, rows: Sequence[dict]):
     "Store rows with the same keys as CSV. Raises `ValueError` if they have not."
     if not rows or any(row.keys() != rows[0].keys() for row in rows):
         raise ValueError(f"{path} needs rows, and the same columns in each of them")
@@ -127,6 +133,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
         return [(table.line_num, row) for row in table if row]
 
 
+@checked
 def read_table(
     path: str | Path,
     numbers: bool = True,  # convert what is a number; not for columns of names
@@ -151,8 +158,9 @@ def read_table(
     return [dict(zip(header, map(convert, row))) for _, row in rows]
 
 # %% ../../nbs/running/01_files.ipynb #ae378074
+@checked
 def markdown_table(
-    rows: list[dict],  # with the same keys, which are the heading
+    rows: Sequence[dict],  # with the same keys, which are the heading
 ) -> str:
     "Rows as a table in Markdown; numbers as they are, so round them before."
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
@@ -160,6 +168,7 @@ def markdown_table(
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
 
 # %% ../../nbs/running/01_files.ipynb #ea76090a
+@checked
 def save_arrays(path: str | Path, **arrays: np.ndarray):
     "Store arrays by name, atomically."
     with atomic_write(path) as draft, open(draft, "wb") as file:
@@ -185,6 +194,7 @@ def _check_archive(path: Path):
             raise ValueError(f"the checksum of {damaged} is wrong")
 
 # %% ../../nbs/running/01_files.ipynb #86868bf4
+@checked
 def load_arrays(
     path: str | Path,  # .npz
 ) -> dict[str, np.ndarray]:  # by name

@@ -14,14 +14,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .files import load_json, run_path, save_json
-from .settings import described, differences
+from .settings import NonNegative, checked, described, differences
 from ..training import load_tensors, save_tensors
 
 # %% ../../nbs/running/04_runs.ipynb #351fa119
+@checked
 @contextmanager
 def claim(
     path: Path,  # of the file to lock; it stays
-    patience: float = 0.0,  # seconds to wait for it
+    patience: NonNegative = 0.0,  # seconds to wait for it
 ) -> Iterator[bool]:
     """Yield whether we have the claim, which is given back after the block.
 
@@ -44,6 +45,7 @@ def claim(
         lock.release()
 
 
+@checked
 def is_claimed(path: Path) -> bool:
     "Whether a living process holds this claim."
     if not path.exists():
@@ -52,10 +54,11 @@ def is_claimed(path: Path) -> bool:
         return not free
 
 # %% ../../nbs/running/04_runs.ipynb #9d464dc9
+@checked
 @contextmanager
 def owned(
     folder: str | Path,  # relative to the repository, see `run_path`
-    patience: float = 8.0,  # seconds to wait for another owner to leave
+    patience: NonNegative = 8.0,  # seconds to wait for another owner to leave
 ):
     "Own a directory during the block. Raises `RuntimeError` if another process does."
     folder = run_path(folder)
@@ -91,6 +94,7 @@ class Run:
     Raises `ValueError` if it holds the results of others.
     """
 
+    @checked
     def __init__(
         self,
         path: str | Path,  # relative to the repository, see `run_path`
@@ -106,6 +110,7 @@ class Run:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    @checked
     def reuse(
         self,
         name: str,  # of the file, without its ending
@@ -117,6 +122,7 @@ class Run:
             save_tensors(file, {"value": make()})
         return load_tensors(file)[0]["value"]
 
+    @checked
     def reuse_json(
         self,
         name: str,  # of the file, without its ending

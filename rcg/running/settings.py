@@ -14,7 +14,8 @@ import json
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import cache, wraps
+from functools import cache, reduce, wraps
+from operator import or_
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -120,7 +121,7 @@ def _as_instances(kind):
     if isinstance(kind, type) and (is_dataclass(kind) or hasattr(kind, "_fields")):
         return InstanceOf[kind]
     if get_origin(kind) in (Union, UnionType):
-        return Union[tuple(map(_as_instances, get_args(kind)))]
+        return reduce(or_, map(_as_instances, get_args(kind)))
     return kind
 
 

@@ -11,24 +11,26 @@ import socket
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from .files import atomic_write, load_json, run_path, save_json
 from .runs import claim, is_claimed
-from .settings import described, fingerprint
+from .settings import Count, Positive, checked, described, fingerprint
 
 # %% ../../nbs/running/08_sweeps.ipynb #d28f3ec5
 class Sweep:
     "Cells to do, and what has become of them, in a folder."
 
+    @checked
     def __init__(
         self,
         folder: str | Path,  # relative to the repository, see `run_path`
-        cells: list[dict],  # the settings of each; equal ones are one cell
+        cells: Sequence[dict],  # the settings of each; equal ones are one cell
     ):
         self.folder = run_path(folder)
         self.cells = {fingerprint(cell): described(cell, True) for cell in cells}
@@ -59,6 +61,7 @@ class Sweep:
         return self.stored(key)["result"] if self.file(key, "json").exists() else None
 
 # %% ../../nbs/running/08_sweeps.ipynb #0a0f290e
+@checked
 def seconds_left(sweep: Sweep) -> float | None:
     "Estimated time until everything is done; None before the first cell is."
     states = {key: sweep.state(key) for key in sweep.cells}
@@ -89,6 +92,7 @@ def _distinguishing(cells: list[dict]) -> list[str]:
     return [n for n in names if plain(n) and len({cell.get(n) for cell in cells}) > 1]
 
 
+@checked
 def progress(sweep: Sweep) -> str:  # Markdown
     "One row per cell: its settings, its state, how long it took or why it failed."
     names = _distinguishing(list(sweep.cells.values()))
@@ -174,21 +178,22 @@ class _Patience:
             )
 
 # %% ../../nbs/running/08_sweeps.ipynb #dba1606a
+@checked
 def work(
     sweep: Sweep,
     function: Callable[[dict], object],  # from a cell's settings to JSON values
-    failed: str = "skip",  # earlier failures: "skip", "retry" or do "only" them
+    failed: Literal[
+        "skip", "retry", "only"
+    ] = "skip",  # earlier failures: "skip", "retry" or do "only" them
     wait: bool = True,  # for cells that others are working on
-    poll: float = 10.0,  # seconds between looks at them
-    give_up: int = 5,  # stop after so many failures in a row
+    poll: Positive = 10.0,  # seconds between looks at them
+    give_up: Count = 5,  # stop after so many failures in a row
 ) -> list[str]:  # keys of the cells that have failed, now or before
     """Do the cells that nobody has done; what `function` raises goes to the ledger.
 
     Raises `ValueError` for another `failed`, `OSError` if the folder has no locks,
     `RuntimeError` when it gives up.
     """
-    if failed not in ("skip", "retry", "only"):
-        raise ValueError(f'failed is {failed!r}: choose "skip", "retry" or "only"')
     _need_locks(sweep)
     patience = _Patience(sweep, give_up)
     states = {key: sweep.state(key) for key in sweep.cells}
