@@ -529,8 +529,7 @@ class Pictures(Dataset):
 @checked
 def load_images(
     path: str | Path,  # a folder of pictures, an .npz file, or a name of `NAMED`
-    size: Count
-    | None = None,  # cut pictures to squares of this side; else all are alike
+    size: Count | None = None,  # cut pictures to squares of this side
 ) -> ImageSet:  # images in colour; grey ones have three equal channels
     "A set of images. Raises `OSError` or `ValueError` that says what is wrong with it."
     if path in NAMED:
