@@ -25,7 +25,10 @@ setup(
     package_data={"rcg": ["assets/*"]},
     python_requires=">=" + cfg["min_python"],
     install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split()},
+    extras_require={
+        "diffusers": cfg["diffusers_requirements"].split(),
+        "dev": (cfg["dev_requirements"] + " " + cfg["diffusers_requirements"]).split(),
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -27,9 +27,10 @@ SITE = "https://rcg-diffusion.github.io/rcg/"
 FLOORS = """
     running.settings running.files data diffusion solvers unet classifier attack
     training guidance metrics gradients figures running.images running.presets
-    running.runs running.downloads running.checkpoints interop running.commands
-    running.jobs running.sweeps lab.views lab.worker lab.widgets survey.answers
-    survey.page survey.making survey.serving survey.opinions running.site
+    running.runs running.downloads running.checkpoints interop.networks
+    interop.denoisers interop.pipeline running.commands running.jobs running.sweeps
+    lab.views lab.worker lab.widgets survey.answers survey.page survey.making
+    survey.serving survey.opinions running.site
 """.split()  # a module imports only from those before it
 LATER = {("running.commands", "running.jobs")}  # only when a job is resolved or run
 BY_HAND = {  # short names for modules, and `python -m rcg.survey`
@@ -39,6 +40,7 @@ BY_HAND = {  # short names for modules, and `python -m rcg.survey`
     "survey.__main__",
     "running.__init__",
     "lab.__init__",
+    "interop.__init__",
     "survey.__init__",
     "__init__",
     "_modidx",

@@ -22,7 +22,7 @@ from filelock import FileLock
 from pydantic import Field
 
 from ..running.files import load_json, run_path, save_json
-from ..running.settings import Count, settings
+from ..running.settings import Count, Natural, checked, settings
 
 # %% ../../nbs/survey/00_answers.ipynb #be40e412
 @settings
@@ -82,12 +82,14 @@ class Survey:
         return self.file(pair, method).read_bytes()
 
 # %% ../../nbs/survey/00_answers.ipynb #8ae9285e
+@checked
 def save_survey(survey: Survey):
     "Write the manifest."
     values = {k: v for k, v in asdict(survey).items() if k != "folder"}
     save_json(survey.folder / "survey.json", values)
 
 
+@checked
 def open_survey(
     folder: str | Path,  # relative to the repository, see `run_path`
 ) -> Survey:
@@ -154,6 +156,7 @@ CREATE TABLE IF NOT EXISTS answers (
 class Store:
     "The database of a survey."
 
+    @checked
     def __init__(self, survey: Survey):
         """Open the database, or make it.
 
@@ -212,10 +215,11 @@ def _hash(secret: str) -> str:
 class Raters(Store):
     "Who takes part."
 
+    @checked
     def join(
         self,
         secret: str = "",  # of the personal link; by default a new one
-        most: int | None = None,  # raters of this survey
+        most: Count | None = None,  # raters of this survey
     ) -> str:  # the secret; empty if there are as many raters already
         "Take in a new rater, who agrees."
         secret = secret or secrets.token_urlsafe(16)
@@ -237,6 +241,7 @@ class Raters(Store):
             db.executemany(add, [(rater, *task) for task in tasks])
         return secret
 
+    @checked
     def rater(self, secret: str) -> int | None:
         "The number of the rater with this secret, None if there is none."
         query = "SELECT rater FROM raters WHERE secret = ?"
@@ -304,11 +309,12 @@ class Answers(Raters):
         return found and found[0]
 
 # %% ../../nbs/survey/00_answers.ipynb #cb45adc9
+@checked
 def give(
     answers: Answers,
-    rater: int,
-    place: int,  # in the rater's order, from 1
-    answer: str,  # one of `ANSWERS`
+    rater: Natural,
+    place: Count,  # in the rater's order, from 1
+    answer: Choice,  # one of `ANSWERS`
     seconds: float,  # that the rater took
     correct: bool = False,  # replace the answer that is there
 ) -> bool:  # whether it has been stored now, rather than ignored
@@ -339,6 +345,7 @@ GROUP BY rater, place ORDER BY answered, rater, place
 """
 
 
+@checked
 def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answered
     """One row per answer.
 
@@ -360,7 +367,10 @@ def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answer
     return [{name: row[name] for name in order} for row in rows]
 
 # %% ../../nbs/survey/00_answers.ipynb #14185bac
-def remove_rater(answers: Answers, rater: int) -> int:  # how many answers there were
+@checked
+def remove_rater(
+    answers: Answers, rater: Natural
+) -> int:  # how many answers there were
     "Delete a rater and all answers. Raises `ValueError` if there is no such rater."
     query = "SELECT COUNT(DISTINCT place) FROM answers WHERE rater = ?"
     with answers.transaction(write=True) as db:

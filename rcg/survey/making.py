@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..running.files import load_json, run_path
-from ..running.settings import described, differences
+from ..running.settings import Count, Natural, checked, described, differences
 from .answers import Pair, Survey, Texts, open_survey, save_survey
 
 # %% ../../nbs/survey/02_making.ipynb #d2059b56
@@ -114,10 +114,11 @@ def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dic
     return common, {method: pictures for method, (pictures, _) in read.items()}
 
 # %% ../../nbs/survey/02_making.ipynb #61b50b21
+@checked
 def choose_pairs(
     classes: dict[str, str],  # class by name of the pair
-    count: int,
-    seed: int = 0,  # of the choice
+    count: Count,
+    seed: Natural = 0,  # of the choice
 ) -> list[str]:  # names
     """Pairs of random classes, each class once before any comes again.
 
@@ -141,6 +142,7 @@ def choose_pairs(
     return chosen
 
 # %% ../../nbs/survey/02_making.ipynb #a7eb42f4
+@checked
 def named_classes(
     names: Sequence[str]
     | str
@@ -246,12 +248,13 @@ def _check_difference(survey: Survey):
         )
 
 # %% ../../nbs/survey/02_making.ipynb #1068ebcb
+@checked
 def make_survey(
     folder: str | Path,  # to make; relative to the repository
     samples: dict[str, object],  # of two methods, by name: see `_read_samples`
-    pairs: int = 200,
+    pairs: Count = 200,
     names: Sequence[str] | str | Path | None = None,  # of classes: see `named_classes`
-    seed: int = 0,  # of the choice of pairs
+    seed: Natural = 0,  # of the choice of pairs
     texts: Texts = Texts(),  # what raters read
 ) -> Survey:
     """Make a survey, or open the one that the same call has made before.

@@ -12,6 +12,7 @@ import re
 import secrets
 from string import Template
 
+from ..running.settings import Count, checked
 from .answers import Answers, Texts, give
 
 # %% ../../nbs/survey/01_page.ipynb #26210864
@@ -60,11 +61,12 @@ def _screen(
 ACTIONS = ("next", "agree", "answer", "back")
 
 
+@checked
 def respond(
     answers: Answers,
     action: str,  # one of `ACTIONS`
     message: dict,  # from a browser, so anything can be in it
-    most: int | None = None,  # raters of this survey
+    most: Count | None = None,  # raters of this survey
 ) -> dict:  # the screen to show
     "Act on a message. Raises `OSError` if the store cannot be used."
     secret = str(message.get("rater") or "")
@@ -95,6 +97,7 @@ _PAGE = Template("""<!doctype html>
 """)
 
 
+@checked
 def first_page(texts: Texts) -> str:
     "The HTML that a browser loads first; screens follow as messages."
     return _PAGE.substitute(title=html.escape(texts.title))

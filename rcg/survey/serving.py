@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler
 
 from ..running.files import run_path, write_table
+from ..running.settings import Count, checked
 from .answers import Answers, answer_rows, open_survey, remove_rater
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, first_page, respond
@@ -93,11 +95,12 @@ class _Screens(_Handler):
         self.finish(screen)
 
 # %% ../../nbs/survey/03_serving.ipynb #22111e3f
+@checked
 def application(
     answers: Answers,
-    names: tuple[str, ...] = (),  # by which the server may be called, beside localhost
+    names: Sequence[str] = (),  # by which the server may be called, beside localhost
     base_url: str = "/",  # path of the page, like /survey/
-    most: int = 1000,  # raters that are taken in
+    most: Count = 1000,  # raters that are taken in
 ) -> Application:
     "The page as a web application, for tornado's `HTTPServer`."
     base = f"/{base_url.strip('/')}/".replace("//", "/")
