@@ -217,7 +217,8 @@ class NoisingProcess:
         if noise.shape != x0.shape:
             shapes = f"{tuple(noise.shape)}, not {tuple(x0.shape)}"
             raise ValueError(f"noise must have the shape of the images: {shapes}")
-        return self.at("signal", t) * x0 + self.at("noise", t) * noise
+        x_t = self.at("signal", t) * x0 + self.at("noise", t) * noise
+        return x_t.to(x0.dtype)  # half precision stays what it is
 
     def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "The mean of q(x_t' | x_t, x_0)."

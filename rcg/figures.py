@@ -14,18 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data import image_grid
+from .data import Floats, Images, image_grid, plain
 from .diffusion import Diffusion
 from .gradients import attack_figure, gradient_figure  # noqa: F401
 from .guidance import sample_steps
+from .running.files import Rows
+from .running.settings import Count, Natural, Positive, checked
 
 # %% ../nbs/10_figures.ipynb #ad419b5c
+@checked
 def samples_figure(
-    images: Tensor,  # (N, C, H, W) in [-1, 1]
+    images: Images,  # (N, C, H, W) in [-1, 1]
     labels: Tensor,  # (N,) int64
     names: Sequence[str],  # of the classes, by label
-    per_class: int = 10,  # rows: the first so many of each class
-    cell: float = 1.0,  # inches per image
+    per_class: Count = 10,  # rows: the first so many of each class
+    cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     """A column for every class that occurs, uncurated (Figures 1 and 7).
 
@@ -44,11 +47,12 @@ def samples_figure(
     return image_grid(images[chosen], len(found), None, columns, cell)
 
 # %% ../nbs/10_figures.ipynb #a66ff69e
+@checked
 def pairs_figure(
-    samples: dict[str, Tensor],  # (N, C, H, W) by method, from the same seeds
-    chosen: Sequence[int],  # which pairs
-    column_labels: list[str] | None = None,  # one per pair
-    cell: float = 1.0,  # inches per image
+    samples: dict[str, Images],  # (N, C, H, W) by method, from the same seeds
+    chosen: Sequence[Natural],  # which pairs
+    column_labels: Sequence[str] | None = None,  # one per pair
+    cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     "A row for every method, a column for every chosen pair (Figures 2 and 6)."
     chosen = torch.as_tensor(chosen)
@@ -56,10 +60,11 @@ def pairs_figure(
     return image_grid(rows, len(chosen), list(samples), column_labels, cell)
 
 # %% ../nbs/10_figures.ipynb #c2f37a67
+@checked
 def nearest_real(
-    features: Tensor,  # (N, D) of samples
+    features: Floats,  # (N, D) of samples
     labels: Tensor,  # (N,) their classes
-    real: Tensor,  # (M, D) of real images
+    real: Floats,  # (M, D) of real images
     real_labels: Tensor,  # (M,)
 ) -> Tensor:  # (N,)
     """Distance of every sample to the nearest real image of its class.
@@ -76,36 +81,39 @@ def nearest_real(
     return distance.masked_fill(labels[:, None] != real_labels, torch.inf).amin(1)
 
 # %% ../nbs/10_figures.ipynb #fb67c808
+@checked
 def greatest_losses(
-    first: Tensor,  # (N,) of the first method's samples, like `nearest_real`
-    second: Tensor,  # (N,) of the second method's, from the same seeds
-    count: int = 10,
+    first: Floats,  # (N,) of the first method's samples, like `nearest_real`
+    second: Floats,  # (N,) of the second method's, from the same seeds
+    count: Count = 10,
 ) -> list[int]:  # fewer than `count` if there are not as many
     "The pairs in which the second method is the farther one, the worst first."
     order = (second - first).argsort(descending=True)[:count].tolist()
     return [k for k in order if second[k] > first[k]]
 
 # %% ../nbs/10_figures.ipynb #bcb52b99
+@checked
 def spread_steps(
-    count: int,  # steps 0 to count - 1
-    columns: int,  # at most so many are chosen
+    count: Count,  # steps 0 to count - 1
+    columns: Count,  # at most so many are chosen
 ) -> list[int]:
     "Steps at even distances, the first and the last among them, none twice."
     return np.unique(np.linspace(0, count - 1, columns).round().astype(int)).tolist()
 
 # %% ../nbs/10_figures.ipynb #c228fc38
+@checked
 def trajectory_figure(
-    unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
+    unet: Callable,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,
     labels: Tensor,  # (N,) int64, the classes to draw
     classifiers: dict[str, Callable | None],  # by the name to show; None: unguided
-    seeds: Sequence[int],  # (N,)
+    seeds: Sequence[Natural],  # (N,)
     scale: float = 1.0,  # guidance scale s
-    steps: int = 250,  # timesteps visited
+    steps: Count = 250,  # timesteps visited
     sampler: str = "ddpm",  # a name or a solver, as for `rcg.guidance.sample`
-    columns: int = 10,  # uniformly spaced steps, and the sample itself
+    columns: Count = 10,  # uniformly spaced steps, and the sample itself
     names: Sequence[str] | None = None,  # of the classes, by label
-    cell: float = 1.0,  # inches per image
+    cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     "The expected x_0 from noise to sample, a row per image and classifier (Figure 5)."
     ways = {}
@@ -122,9 +130,10 @@ def trajectory_figure(
     return image_grid(torch.cat(rows), len(rows[0]), titles, cell=cell)
 
 # %% ../nbs/10_figures.ipynb #d0b8a862
+@checked
 def training_figure(
-    history: list[dict],  # one row per iteration, as in history.csv
-    points: int = 100,  # at most so many per curve, each the mean of its group
+    history: Rows,  # one row per iteration, as in history.csv
+    points: Count = 100,  # at most so many per curve, each the mean of its group
 ) -> plt.Figure:
     "The loss, and for classifiers the accuracy and the share of images attacked."
     titles = {"moved": "share of images attacked", "mse": "noise", "vb": "variance"}
@@ -142,8 +151,9 @@ def training_figure(
     return fig
 
 # %% ../nbs/10_figures.ipynb #5aa7aa16
+@checked
 def accuracy_figure(
-    rows: list[dict],  # as in validation.csv: step, kind, and accuracy by bin of t
+    rows: Rows,  # as in validation.csv: step, kind, and accuracy by bin of t
 ) -> plt.Figure:
     """Accuracy over timesteps: one line per measurement, dashed if attacked.
 
@@ -156,7 +166,7 @@ def accuracy_figure(
         middles = [np.mean([int(edge) for edge in k.split("-")]) for k in bins]
         age = (steps.index(row["step"]) + 1) / len(steps)
         named = row["step"] in (steps[0], steps[-1])
-        label = f"after {row['step']}, {row['kind']}" if named else None
+        label = plain(f"after {row['step']}, {row['kind']}") if named else None
         style = dict(ls="-" if row["kind"] == "clean" else "--", label=label)
         ax.plot(
             middles,

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from .attack import Attack
 from .classifier import log_prob_gradient
-from .data import Floats, Images, image_grid, min_max
+from .data import Floats, Images, image_grid, min_max, plain
 from .diffusion import Diffusion, noise_like
-from .running.settings import Count, Natural, Positive, checked
+from .running.settings import Count, Natural, NonNegative, Positive, checked
 
 # %% ../nbs/09_gradients.ipynb #5bfd3c73
 @checked
@@ -135,7 +135,7 @@ def stability(
     x_t: Tensor,  # (N, C, H, W)
     t: Tensor,  # (N,) int64
     y: Tensor,  # (N,) int64
-    length: Positive,  # typical L2 length of the extra noise
+    length: NonNegative,  # typical L2 length of the extra noise
     seed: Natural = 0,  # of that noise
 ) -> Tensor:  # (N,) from -1 to 1
     "Cosine between the gradient at x_t and that after a little more noise."
@@ -215,7 +215,7 @@ def score_figure(
                 own = [row for row in found if row["classifier"] == kind]
                 if name in own[0]:
                     t, values = zip(*((row["t"], row[name]) for row in own))
-                    color, label = colors.get(kind), f"{kind}, {data}"
+                    color, label = colors.get(kind), plain(f"{kind}, {data}")
                     ax.plot(t, values, line, color=color, label=label, ms=4)
         ax.set(xlabel="t", title=titles.get(name, name))
     fig.legend(*axes.flat[1].get_legend_handles_labels(), loc="outside right")

@@ -18,7 +18,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -374,7 +374,8 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 # %% ../nbs/08_metrics.ipynb #f6281e2c
-def _numbers(values: np.ndarray) -> np.ndarray:
+def _numbers(values) -> np.ndarray:
+    values = np.asarray(values)
     if values.dtype.kind not in "biuf" or not values.size:
         raise ValueError(f"must be numbers, not {values.dtype} {values.shape}")
     if not np.isfinite(values).all():
@@ -382,7 +383,7 @@ def _numbers(values: np.ndarray) -> np.ndarray:
     return values
 
 
-Numbers = Annotated[np.ndarray, AfterValidator(_numbers)]  # finite, of any shape
+Numbers = Annotated[np.ndarray, BeforeValidator(_numbers)]  # finite, of any shape
 Draws = Annotated[int, Field(ge=1, le=1_000_000)]  # of a bootstrap
 Level = Annotated[float, Field(gt=0, lt=1)]  # a probability
 

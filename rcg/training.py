@@ -29,12 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from .attack import Attack
 from .classifier import checked_logits
-from .data import batches
+from .data import Data, batches
 from .diffusion import Diffusion, denoising_loss
 from .running.files import atomic_write, write_table
 from rcg.running.settings import (
@@ -44,6 +43,7 @@ from rcg.running.settings import (
     NonNegative,
     Positive,
     Share,
+    checked,
     described,
     differences,
     settings,
@@ -304,11 +304,12 @@ def _iterate(
         state.step += 1
 
 # %% ../nbs/06_training.ipynb #8942482a
+@checked
 def train(
     model: nn.Module,  # trained in place, on the device it is on
     loss: Callable,  # (model, x0, labels, t, noise) to (N,) values with a `loss`
-    data: Dataset,  # of (x0, label)
-    timesteps: int,  # T; t is drawn uniformly from 0 to T-1
+    data: Data,  # of (x0, label)
+    timesteps: Count,  # T; t is drawn uniformly from 0 to T-1
     config: TrainingConfig,
     folder: str | Path | None = None,  # for checkpoint, model and history.csv
 ) -> Iterator[TrainingState]:
@@ -346,10 +347,11 @@ def train(
         raise
 
 # %% ../nbs/06_training.ipynb #ddbc6861
+@checked
 def train_denoiser(
-    unet,  # any module (x_t, t, labels) to noise, or noise and v
+    unet: nn.Module,  # any module (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,
-    data: Dataset,
+    data: Data,
     config: TrainingConfig,
     folder=None,  # as for `train`
     **options,  # of `DenoiserLoss`
@@ -359,10 +361,11 @@ def train_denoiser(
     return train(unet, loss, data, diffusion.config.steps, config, folder)
 
 # %% ../nbs/06_training.ipynb #4a8599d5
+@checked
 def train_classifier(
-    classifier,  # any module (x_t, t) to logits
+    classifier: nn.Module,  # any module (x_t, t) to logits
     diffusion: Diffusion,
-    data: Dataset,
+    data: Data,
     config: TrainingConfig,
     attack: Attack | None = None,  # None trains a vanilla classifier
     folder=None,  # as for `train`
@@ -403,6 +406,7 @@ def fit(
     return state
 
 # %% ../nbs/06_training.ipynb #741604ab
+@checked
 def save_tensors(
     path: str | Path,  # ends in .safetensors
     tensors: dict[str, Tensor],
@@ -414,6 +418,15 @@ def save_tensors(
         save_file(contents, draft, {k: json.dumps(v) for k, v in metadata.items()})
 
 # %% ../nbs/06_training.ipynb #ee891e3c
+def _value(text: str):
+    "What JSON says; the text itself, if it is none of ours."
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+@checked
 def load_tensors(
     path: str | Path,
     header: bool = False,  # read the metadata only
@@ -421,16 +434,17 @@ def load_tensors(
     "Read what `save_tensors` stored. Raises `OSError` for a damaged file."
     try:
         with safe_open(path, "pt") as file:
-            metadata = {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+            metadata = {k: _value(v) for k, v in (file.metadata() or {}).items()}
             names = () if header else file.keys()
             return {k: file.get_tensor(k) for k in names}, metadata
-    except (SafetensorError, json.JSONDecodeError) as e:
+    except SafetensorError as e:
         raise OSError(
             f"{path} is not a whole safetensors file ({e}): delete it, or fetch it "
             "again"
         ) from None
 
 # %% ../nbs/06_training.ipynb #62938b7e
+@checked
 def load_weights(
     model: nn.Module,
     tensors: dict[str, Tensor],  # by parameter name
@@ -468,6 +482,20 @@ def load_weights(
 CHECKPOINT = "checkpoint.safetensors"
 
 
+def _stored(path: Path, header: bool = False) -> tuple[dict[str, Tensor], dict]:
+    "What `save_state` stored. Raises `OSError` if its header says something else."
+    tensors, metadata = load_tensors(path, header)
+    kinds = {"step": int, "columns": list, "settings": dict}
+    lacking = [k for k, v in kinds.items() if not isinstance(metadata.get(k), v)]
+    if lacking:
+        raise OSError(
+            f"{path} is no checkpoint of a training here: its header has no "
+            f"{', '.join(lacking)}. Choose another folder"
+        )
+    return tensors, metadata
+
+
+@checked
 def save_state(
     state: TrainingState,
     folder: str | Path | None,  # None keeps nothing
@@ -476,7 +504,7 @@ def save_state(
     if not folder or state.step == state.saved or not PartialState().is_main_process:
         return
     path = Path(folder) / CHECKPOINT
-    there = load_tensors(path, header=True)[1]["step"] if path.exists() else 0
+    there = _stored(path, header=True)[1]["step"] if path.exists() else 0
     if there > state.step:
         raise RuntimeError(
             f"{path} is from step {there}, later than this run's {state.step}: another "
@@ -517,13 +545,14 @@ def _metadata(state: TrainingState) -> dict:
 FREE_TO_CHANGE = {"type", "steps", "lr", "bf16"}
 
 
+@checked
 def load_state(state: TrainingState, folder: str | Path):
     """Take over what `save_state` stored.
 
     Raises `ValueError` if it is of another model, other settings, loss or data.
     """
     path = Path(folder) / CHECKPOINT
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = _stored(path)
     # settings that an old checkpoint does not know had today's defaults
     then = described(TrainingConfig(1)) | metadata["settings"]
     now = described(state.config, essential=True) | state.task

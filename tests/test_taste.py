@@ -40,7 +40,7 @@ def test_sliders_choose_the_picture(taste):
     finished = taste.evaluate(PIXELS)
     t.focus()
     taste.keyboard.press("Home")  # almost pure noise
-    assert taste.locator("#taste-t").inner_text() == "t = 950"
+    assert taste.locator("#taste-t").inner_text() == "t = 999"
     assert taste.evaluate(PIXELS) != finished
     taste.keyboard.press("End")
     assert taste.evaluate(PIXELS) == finished

@@ -10,23 +10,28 @@ __all__ = ['LABS', 'Frame', 'COLOURS', 'TERMS', 'SCALES', 'Lab', 'open_lab', 'op
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import Field
 from torch import Tensor
 
 from ..attack import L2, Attack, pgd_steps
 from ..classifier import log_prob_gradient
 from rcg.data import (
+    Data,
+    Floats,
     cifar10_samples,
     digits,
     from_uint8,
     image_grid,
     min_max,
     mnist,
+    plain,
 )
 from ..diffusion import Diffusion, noise_like
 from ..figures import spread_steps
@@ -34,23 +39,26 @@ from ..guidance import Guidance, classifier_guidance, image_guidance, sample_ste
 from ..running.checkpoints import load_classifier, load_unet
 from ..running.images import center_crop, read_image
 from ..running.presets import preset
+from ..running.settings import Natural, checked
 
 # %% ../../nbs/lab/00_views.ipynb #3d0f15d1
+@checked
 @dataclass(frozen=True, eq=False)
 class Lab:
     "Networks and images to explore."
 
-    classifiers: dict[str, Callable]  # (x_t, t) to logits, by the name to show
+    # (x_t, t) to logits, by the name to show
+    classifiers: Annotated[dict[str, Callable], Field(min_length=1)]
     diffusion: Diffusion
-    images: object  # data of `rcg.data`: `images[i]` is an image and its label
+    images: Data  # data of `rcg.data`: `images[i]` is an image and its label
     denoiser: Callable | None = None  # class-conditional; only guidance needs it
     attack: Attack = Attack(L2(0.5), steps=20)  # where the attack explorer starts
-    first: int = 0  # the image that explorers start with
+    first: Natural = 0  # the image that explorers start with
 
     @property
     def names(self) -> list[str]:
         "The classes as figures show them: a dollar sign is no formula."
-        return [str(name).replace("$", r"\$") for name in self.images.classes]
+        return [plain(name) for name in self.images.classes]
 
     @property
     def device(self) -> torch.device:
@@ -76,6 +84,7 @@ LABS = {  # preset: unseen images, the denoiser, the first attack's ε, the firs
 }
 
 
+@checked
 def open_lab(
     name: str = "mnist",  # a key of `LABS`
     device: torch.device | str = "cpu",
@@ -96,9 +105,10 @@ def open_lab(
     return Lab(classifiers, process, images(), unet, attack, first)
 
 # %% ../../nbs/lab/00_views.ipynb #bc25bdc3
+@checked
 def open_image(
     content: bytes,  # of a picture file
-    like: Tensor,  # (C, H, W) whose size and channels it gets
+    like: Floats,  # (C, H, W) whose size and channels it gets
     name: str = "the upload",  # what to call it in messages
 ) -> Tensor:  # (C, H, W) in [-1, 1]
     """A picture cut to the square in its middle, in grey for one-channel networks.
@@ -163,19 +173,24 @@ def _draw_gradients(x_t: Tensor, found: list[dict], lab: Lab, title: str) -> Fig
         ax.set_axis_off()
     for row, view in zip(axes, found):
         _show(row[0], x_t, "x_t")
-        _show(row[1], min_max(view["gradient"][None])[0], f"{view['name']}: ∇ log p")
+        _show(
+            row[1],
+            min_max(view["gradient"][None])[0],
+            f"{plain(view['name'])}: ∇ log p",
+        )
         _show_signed(row[2], view["gradient"])
         colour = _colour(view["name"], names)
         _show_classes(row[3], view["probability"], lab.names, colour)
     return fig
 
 # %% ../../nbs/lab/00_views.ipynb #5ab4770c
+@checked
 def gradient_frames(
     lab: Lab,
-    image: Tensor,  # (C, H, W) in [-1, 1]
-    label: int,  # whose probability should rise
-    t: int,  # original timestep
-    seed: int = 0,  # of the noise
+    image: Floats,  # (C, H, W) in [-1, 1]
+    label: Natural,  # whose probability should rise
+    t: Natural,  # original timestep
+    seed: Natural = 0,  # of the noise
 ) -> Iterator[Frame]:
     """What `gradient_view` draws, classifier by classifier.
 
@@ -208,7 +223,7 @@ def _draw_attack(walks: dict[str, dict], title: str, columns: int = 7) -> Figure
     for name, walk in walks.items():
         shown += [walk["x"][k] if k < len(walk["x"]) else blank for k in at]
         colour = _colour(name, list(walks))
-        ax.plot(walk["p"], color=colour, label=name)
+        ax.plot(walk["p"], color=colour, label=plain(name))
         if walk["stopped"]:
             ax.plot(len(walk["p"]) - 1, walk["p"][-1], "o", color=colour)
     columns = [f"{k}" for k in at]
@@ -219,12 +234,13 @@ def _draw_attack(walks: dict[str, dict], title: str, columns: int = 7) -> Figure
     return fig
 
 # %% ../../nbs/lab/00_views.ipynb #9aa7550c
+@checked
 def attack_frames(
     lab: Lab,
-    image: Tensor,  # (C, H, W) in [-1, 1]
-    label: int,  # the wanted class if the attack is targeted, else the true one
+    image: Floats,  # (C, H, W) in [-1, 1]
+    label: Natural,  # the wanted class if the attack is targeted, else the true one
     attack: Attack,
-    t: int = 0,  # timestep that the classifiers are told; the image is taken as it is
+    t: Natural = 0,  # timestep that the classifiers are told; the image stays as it is
 ) -> Iterator[Frame]:
     """What `attack_view` draws, step by step.
 

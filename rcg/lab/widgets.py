@@ -32,6 +32,7 @@ from rcg.lab.views import (
 )
 from .worker import Worker
 from ..running.files import atomic_write
+from ..running.settings import checked
 from ..solvers import SOLVERS
 
 # %% ../../nbs/lab/02_widgets.ipynb #4f60b5b1
@@ -220,6 +221,7 @@ def _timestep(lab: Lab, value: int) -> widgets.IntSlider:
     return widgets.IntSlider(value, 0, last, description="t", layout=wide)
 
 
+@checked
 def gradient_explorer(lab: Lab) -> Explorer:
     "Image, class and timestep to choose, and `gradient_view` beneath."
     image = ImageChoice(lab)
@@ -270,6 +272,7 @@ class AttackChoice:
         return Attack(threat, self.steps.value, None, *manner)
 
 # %% ../../nbs/lab/02_widgets.ipynb #ac1c441e
+@checked
 def attack_explorer(lab: Lab) -> Explorer:
     "Image, class and attack to choose, and `attack_view` beneath."
     image, choice = ImageChoice(lab), AttackChoice(lab)

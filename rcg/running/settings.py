@@ -7,6 +7,7 @@ __all__ = ['Count', 'Natural', 'Positive', 'NonNegative', 'Share', 'Given', 'Res
            'checked', 'described', 'fingerprint', 'differences', 'notebook_parameters']
 
 # %% ../../nbs/running/00_settings.ipynb #b39547fb
+import builtins
 import difflib
 import hashlib
 import inspect
@@ -63,7 +64,7 @@ def _fault(kind: Callable, fault: dict) -> str:
     owner = owner.removesuffix(".__init__").rpartition(".")[2]
     first, *rest = fault["loc"] or ("",)
     first = names[first] if isinstance(first, int) and first < len(names) else first
-    name = ".".join(str(part) for part in (first, *rest))
+    name = ".".join(str(part) for part in (first, *rest) if not _is_choice(part))
     if fault["type"] == "value_error":  # raised by a check of ours
         said = str(fault["ctx"]["error"])
         return f"{name} {said}" if said.startswith(("must", "hold")) else said
@@ -74,14 +75,24 @@ def _fault(kind: Callable, fault: dict) -> str:
         return f"{owner} has no {what} {name!r}: {meant}"
     if fault["type"].startswith("missing"):
         return f"{owner} needs {name}"
-    wanted = fault["msg"].removeprefix("Input ").replace("should be", "must be")
-    return f"{name} is {_shown(fault['input'])}: it {wanted}"
+    wanted = fault["msg"].removeprefix("Input ").replace("should", "must")
+    wanted = "must be a path" if fault["type"] == "path_type" else wanted
+    it = "it " * wanted.startswith("must")
+    return f"{name} is {_shown(fault['input'])}: {it}{wanted}"
+
+
+def _is_choice(part) -> bool:
+    "Whether this part of a place is pydantic's name of a type, one of several."
+    return isinstance(part, str) and (part in dir(builtins) or not part.isidentifier())
 
 
 def in_words(kind: Callable, error: ValidationError) -> str:
     "All findings about settings of this kind, or arguments of this function."
-    faults = error.errors(include_url=False)
-    return "\n".join(dict.fromkeys(_fault(kind, fault) for fault in faults))
+    lines: dict[str, list[str]] = {}
+    for fault in error.errors(include_url=False):
+        about, found, wanted = _fault(kind, fault).partition(": it must be ")
+        lines.setdefault(about + found, []).append(wanted)
+    return "\n".join(k + " or ".join(dict.fromkeys(v)) for k, v in lines.items())
 
 # %% ../../nbs/running/00_settings.ipynb #19b381e8
 _RULES = ConfigDict(

@@ -369,7 +369,8 @@ def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answer
 # %% ../../nbs/survey/00_answers.ipynb #14185bac
 @checked
 def remove_rater(
-    answers: Answers, rater: Natural
+    answers: Answers,
+    rater: Natural,  # number, as in the exported table
 ) -> int:  # how many answers there were
     "Delete a rater and all answers. Raises `ValueError` if there is no such rater."
     query = "SELECT COUNT(DISTINCT place) FROM answers WHERE rater = ?"

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from pydantic import Field
 from scipy import stats
 
+from ..data import plain
 from ..metrics import Draws, Interval, Level, Numbers, centred_interval
 from ..running.files import markdown_table, read_table, run_path
 from rcg.running.settings import (
@@ -274,7 +275,7 @@ def preference_figure(opinions: Opinions) -> Figure:
     known = {"vanilla": "C0", "robust": "C1", "unguided": "C7"}
     colours = known.get(first, "C2"), "0.85", known.get(second, "C4")
     for share, name, colour in zip(shares.T, (first, "same", second), colours):
-        ax.bar(at, share, 1.0, bottom, label=name, color=colour)
+        ax.bar(at, share, 1.0, bottom, label=plain(name), color=colour)
         bottom = bottom + share
     ax.axhline(0.5, color="black", lw=0.5, ls=":")
     ax.set(xlim=(0.5, len(shares) + 0.5), ylim=(0, 1))
