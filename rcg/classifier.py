@@ -77,7 +77,12 @@ def checked_logits(
     y: Tensor,  # (N,) int64, below the number of logits
 ) -> Tensor:  # (N, classes) float32
     "The classifier's answer. Raises as `check_inputs` if x_t, t and y are no batch."
+    if not callable(classifier):
+        raise TypeError(f"classifier is {classifier!r}: pass a function to logits")
     logits = classifier(x_t, t).float()
+    if logits.ndim != 2 or len(logits) != len(x_t):
+        shape = tuple(logits.shape)
+        raise ValueError(f"the classifier gives {shape}, not logits (N, classes)")
     check_inputs(x_t, t, y, classes=logits.shape[1])
     return logits
 
@@ -107,4 +112,6 @@ def log_prob_gradient(
     with torch.enable_grad(), frozen(classifier):
         x = x_t.detach().requires_grad_()
         log_p = F.log_softmax(checked_logits(classifier, x, t, y), dim=1)
+        if not log_p.requires_grad:
+            raise ValueError("classifier gives logits that have lost their gradient")
         return torch.autograd.grad(log_p.gather(1, y[:, None]).sum(), x)[0]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .attack import Attack
 from .classifier import log_prob_gradient
 from .data import Floats, Images, image_grid, min_max, plain
-from .diffusion import Diffusion, noise_like
+from .diffusion import Diffusion, check_inputs, noise_like
 from .running.settings import Count, Natural, NonNegative, Positive, checked
 
 # %% ../nbs/09_gradients.ipynb #5bfd3c73
@@ -32,6 +32,7 @@ def gradient_figure(
     cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
     "Images on top; at every timestep a row of gradients per classifier (Figure 3)."
+    check_inputs(images, labels=labels)
     noise, rows, names = noise_like(images, seed), [images], ["image"]
     for step in timesteps:
         t = torch.full_like(labels, step)
@@ -58,6 +59,7 @@ def attack_figure(
     """
     if not attack.targeted:
         raise ValueError("Figure 4 needs a targeted attack: Attack(..., targeted=True)")
+    check_inputs(images, labels=targets)
     times = torch.full_like(targets, t)
     walked = [attack(c, images, times, targets) for c in classifiers.values()]
     rows, names = torch.cat([images, *walked]), ["image", *classifiers]
@@ -86,15 +88,28 @@ def denoiser_gradient(
     mean = torch.zeros_like(own)
     for k in range(classes):
         mean += weights[:, k, None, None, None] * score(torch.full_like(y, k))
+    if not (own - mean).isfinite().all():
+        raise ValueError("unet predicts NaN or infinity: look at its weights")
     return own - mean
 
 # %% ../nbs/09_gradients.ipynb #78f8aff9
+def _check_pair(**pair: Tensor):
+    "Raise `ValueError` unless two gradients have one shape, which begins with N."
+    shapes = [tuple(x.shape) for x in pair.values()]
+    if shapes[0] != shapes[1] or len(shapes[0]) < 2:
+        names = " and ".join(pair)
+        raise ValueError(
+            f"{names} are {shapes[0]} and {shapes[1]}: pass (N, ...) twice"
+        )
+
+
 @checked
 def cosine(
     u: Floats,  # (N, ...)
     v: Floats,  # (N, ...)
 ) -> Tensor:  # (N,) from -1 to 1
     "Cosine of the angle between two gradients, sample by sample."
+    _check_pair(u=u, v=v)
     return F.cosine_similarity(u.flatten(1), v.flatten(1))
 
 
@@ -104,7 +119,9 @@ def relative_error(
     truth: Floats,  # (N, ...)
 ) -> Tensor:  # (N,)
     "Length of the error over the length of the truth, sample by sample."
-    return (u - truth).flatten(1).norm(dim=1) / truth.flatten(1).norm(dim=1)
+    _check_pair(u=u, truth=truth)
+    u, truth = u.double().flatten(1), truth.double().flatten(1)
+    return ((u - truth).norm(dim=1) / truth.norm(dim=1)).float()
 
 # %% ../nbs/09_gradients.ipynb #a042dc97
 @checked
@@ -139,6 +156,7 @@ def stability(
     seed: Natural = 0,  # of that noise
 ) -> Tensor:  # (N,) from -1 to 1
     "Cosine between the gradient at x_t and that after a little more noise."
+    check_inputs(x_t, t, y)
     noisier = x_t + noise_like(x_t, seed) * length / x_t[0].numel() ** 0.5
     gradients = [log_prob_gradient(classifier, x, t, y) for x in (x_t, noisier)]
     return cosine(*gradients)
@@ -174,6 +192,7 @@ def gradient_score(
     Beside the four numbers: `accuracy`, `log_prob` of the true class, and the
     gradient's `norm`.
     """
+    check_inputs(images, labels=labels)
     rows, noise = [], noise_like(images, seed)
     for step in timesteps:
         t = torch.full_like(labels, step)

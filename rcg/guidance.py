@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Term', 'LARGEST', 'IMAGENET_MEAN', 'IMAGENET_STD', 'guided_mean', 'guided_x0', 'Seen', 'Weighted', 'Guidance',
-           'as_guidance', 'told', 'name_of', 'LogProb', 'input_gradient', 'check_labels', 'ClassifierTerm',
-           'classifier_guidance', 'SeededNoise', 'seed_list', 'with_labels', 'Static', 'Dynamic', 'Cost', 'Guided',
-           'check_finite', 'combined', 'sample_steps', 'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm',
-           'image_guidance', 'prepared', 'ContrastTerm', 'classifier_free', 'autoguidance', 'Real',
-           'discriminator_guidance', 'Smoothed']
+           'as_guidance', 'name_of', 'LogProb', 'input_gradient', 'check_labels', 'ClassifierTerm',
+           'classifier_guidance', 'SeededNoise', 'Static', 'Dynamic', 'Cost', 'Guided', 'check_finite', 'sample_steps',
+           'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
+           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed']
 
 # %% ../nbs/07_guidance.ipynb #47820ac4
 import math
@@ -173,7 +172,7 @@ def as_guidance(
     return Guidance((Weighted(term),))
 
 
-def told(network: Callable, name: str, default=None):
+def _told(network: Callable, name: str, default=None):
     "An attribute of a network, also of one wrapped for several GPUs."
     return getattr(getattr(network, "module", network), name, default)
 
@@ -181,7 +180,7 @@ def told(network: Callable, name: str, default=None):
 def name_of(network: Callable) -> str:
     "What to call a network or function in a printed term."
     kind = type(getattr(network, "module", network)).__name__
-    return told(network, "name") or told(network, "__name__") or kind
+    return _told(network, "name") or _told(network, "__name__") or kind
 
 # %% ../nbs/07_guidance.ipynb #b6af22d4
 @settings
@@ -209,7 +208,7 @@ def input_gradient(
 # %% ../nbs/07_guidance.ipynb #a479c3a5
 def check_labels(name: str, network: Callable, labels: Tensor):
     "Raise `ValueError` if a network that says how many classes it knows knows fewer."
-    classes = told(network, "classes")
+    classes = _told(network, "classes")
     if not classes or not len(labels):
         return
     low, high = int(labels.min()), int(labels.max())
@@ -277,7 +276,7 @@ class SeededNoise:
         return torch.from_numpy(noise).to(self.device)
 
 # %% ../nbs/07_guidance.ipynb #69c3a20b
-def seed_list(
+def _seed_list(
     seeds,  # whole numbers from 0 on, one for each image; None for random ones
     count: int,  # images
 ) -> list[int]:
@@ -299,9 +298,9 @@ def seed_list(
     return found
 
 # %% ../nbs/07_guidance.ipynb #68101d11
-def with_labels(denoiser: Callable) -> Callable:  # (x_t, t, labels)
+def _with_labels(denoiser: Callable) -> Callable:  # (x_t, t, labels)
     "The denoiser as it is, or without the labels if it says that it knows none."
-    if told(denoiser, "classes", True):
+    if _told(denoiser, "classes", True):
         return denoiser
     return lambda x, t, y: denoiser(x, t, None)
 
@@ -441,7 +440,7 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):
             part.term.check(unet, labels)
 
 # %% ../nbs/07_guidance.ipynb #77568396
-def combined(classifier, scale: float, guidance: Guidance | Term | None) -> Guidance:
+def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Guidance:
     "The classifier's term, if there is one, and whatever else guides."
     others = as_guidance(guidance)
     if classifier is None:
@@ -472,17 +471,17 @@ def sample_steps(
     finite any more.
     """
     solver = named_solver(sampler, steps)
-    guidance = combined(classifier, scale, guidance)
+    guidance = _combined(classifier, scale, guidance)
     _check(unet, diffusion, labels, guidance, init_noise)
-    seeds = seed_list(seeds, len(labels))
+    seeds = _seed_list(seeds, len(labels))
     shape = tuple(init_noise.shape[1:]) if init_noise is not None else shape
-    shape = shape or told(unet, "shape")
+    shape = shape or _told(unet, "shape")
     if shape is None:
         raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
     noise = SeededNoise(seeds, shape, labels.device)
     x, cost = noise() if init_noise is None else init_noise, cost or Cost()
     cost.images += len(labels)
-    denoiser = with_labels(unet)
+    denoiser = _with_labels(unet)
     guided = Guided(denoiser, labels, guidance, noise, clip, threshold, cost)
     for state in solve(solver, diffusion, guided, x, noise):
         check_finite(state.x, state.t, guidance, seeds)
@@ -505,9 +504,9 @@ def sample(
     "One finished image per label. Raises what `sample_steps` raises."
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: it must be at least 1, or None")
-    options["guidance"] = combined(classifier, scale, options.get("guidance"))
+    options["guidance"] = _combined(classifier, scale, options.get("guidance"))
     _check(unet, diffusion, labels, options["guidance"], init_noise)
-    seeds, images = seed_list(seeds, len(labels)), []
+    seeds, images = _seed_list(seeds, len(labels)), []
     for k in range(0, len(labels), batch_size or len(labels)):
         part = slice(k, k + (batch_size or len(labels)))
         start = None if init_noise is None else init_noise[part]
@@ -612,7 +611,7 @@ def prepared(
         center, scale = (x.new_tensor(v).view(-1, 1, 1) for v in (mean, std))
         return classifier((x - center) / scale)
 
-    classify.name, classify.classes = name_of(classifier), told(classifier, "classes")
+    classify.name, classify.classes = name_of(classifier), _told(classifier, "classes")
     return classify
 
 # %% ../nbs/07_guidance.ipynb #47e356cb
@@ -624,7 +623,7 @@ class ContrastTerm:
     labelled: bool = True  # whether the other gets the labels
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
-        other = with_labels(self.other or seen.denoiser)
+        other = _with_labels(self.other or seen.denoiser)
         with torch.no_grad():
             noise = other(x_t, t, y if self.labelled else None)[:, : x_t.shape[1]]
         return (noise - seen.noise) / seen.sigma
@@ -635,18 +634,18 @@ class ContrastTerm:
 
     def check(self, denoiser: Callable, labels: Tensor):
         "Raise `ValueError` for denoisers whose difference means something else."
-        ours, other = told(denoiser, "classes", True), self.other or denoiser
-        if self.labelled and ours != told(other, "classes", ours):
+        ours, other = _told(denoiser, "classes", True), self.other or denoiser
+        if self.labelled and ours != _told(other, "classes", ours):
             raise ValueError(
                 f"{self} compares denoisers of other classes: the one that samples "
-                f"knows {ours}, the worse one {told(other, 'classes')}"
+                f"knows {ours}, the worse one {_told(other, 'classes')}"
             )
         if not self.labelled and not ours:
             raise ValueError(f"{self} needs a denoiser that knows labels")
         if (
             not self.labelled
-            and told(other, "classes")
-            and told(other, "null_label") is None
+            and _told(other, "classes")
+            and _told(other, "null_label") is None
         ):
             raise ValueError(
                 f"{self} needs a denoiser that can do without labels: train it with "

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .data import Images, Stored, from_uint8, to_uint8
+from .classifier import checked_logits
+from .data import Floats, Images, Stored, from_uint8, to_uint8
 from .diffusion import Diffusion, check_inputs
 from .running.settings import Count, Natural, Positive, checked
 
@@ -109,10 +110,11 @@ def features(
     return found
 
 # %% ../nbs/08_metrics.ipynb #cd8b18d2
+@checked
 def check_features(
-    features: Tensor,  # (N, D)
+    features,  # (N, D)
     name: str = "features",  # for the message
-    least: int = 1,  # rows wanted
+    least: Count = 1,  # rows wanted
 ):
     "Raise `TypeError` or `ValueError` unless these are enough rows of finite numbers."
     if not (isinstance(features, Tensor) and features.is_floating_point()):
@@ -141,8 +143,8 @@ def _check_widths(real: Tensor, fake: Tensor):
 class Gaussian:
     "Mean and covariance of a feature cloud."
 
-    mean: Tensor  # (D,) float64
-    covariance: Tensor  # (D, D) float64
+    mean: Floats  # (D,) float64
+    covariance: Floats  # (D, D) float64
 
     @cached_property
     def root(self) -> Tensor:  # (D, D), or (N, D) from fewer images
@@ -569,6 +571,9 @@ def accuracy(
         ):
             x_t = attack(classifier, x_t, t, y) if attack else x_t
             with torch.no_grad():
-                right += (classifier(x_t, t).argmax(1) == y).sum().item()
+                logits = checked_logits(classifier, x_t, t, y)
+            if not logits.isfinite().all():
+                raise ValueError(f"the classifier's logits at t = {step} hold NaN")
+            right += (logits.argmax(1) == y).sum().item()
         results.append(right / mine)
     return results

@@ -103,7 +103,7 @@ def evaluating(
             m.training = mode
 
 # %% ../nbs/06_training.ipynb #bce4518a
-@dataclass(frozen=True)
+@settings
 class ClassifierLoss:
     "The cross-entropy of Eq. 5, in nats. Raises `ValueError` for unknown labels."
 
@@ -413,9 +413,10 @@ def save_tensors(
     **metadata,  # small JSON values, kept in the file's header
 ):
     "Store named tensors atomically."
+    said = {k: json.dumps(described(v)) for k, v in metadata.items()}
     with atomic_write(path) as draft:
         contents = {k: v.detach().contiguous() for k, v in tensors.items()}
-        save_file(contents, draft, {k: json.dumps(v) for k, v in metadata.items()})
+        save_file(contents, draft, said)
 
 # %% ../nbs/06_training.ipynb #ee891e3c
 def _value(text: str):
@@ -437,7 +438,9 @@ def load_tensors(
             metadata = {k: _value(v) for k, v in (file.metadata() or {}).items()}
             names = () if header else file.keys()
             return {k: file.get_tensor(k) for k in names}, metadata
-    except SafetensorError as e:
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as e:
         raise OSError(
             f"{path} is not a whole safetensors file ({e}): delete it, or fetch it "
             "again"
