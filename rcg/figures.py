@@ -8,14 +8,16 @@ __all__ = ['samples_figure', 'pairs_figure', 'nearest_real', 'greatest_losses', 
 
 # %% ../nbs/10_figures.ipynb #dba20d1a
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from .data import Floats, Images, image_grid, plain
-from .diffusion import Diffusion
+from .diffusion import Diffusion, check_inputs
 from .gradients import attack_figure, gradient_figure  # noqa: F401
 from .guidance import sample_steps
 from .running.files import Rows
@@ -34,6 +36,7 @@ def samples_figure(
 
     Raises `ValueError` if a class has too few samples.
     """
+    check_inputs(images, labels=labels, classes=len(names))
     found = sorted(set(labels.tolist()))
     members = {k: torch.nonzero(labels == k)[:per_class, 0] for k in found}
     few = [f"{len(m)} of {names[k]}" for k, m in members.items() if len(m) < per_class]
@@ -49,8 +52,10 @@ def samples_figure(
 # %% ../nbs/10_figures.ipynb #a66ff69e
 @checked
 def pairs_figure(
-    samples: dict[str, Images],  # (N, C, H, W) by method, from the same seeds
-    chosen: Sequence[Natural],  # which pairs
+    samples: Annotated[
+        dict[str, Images], Field(min_length=1)
+    ],  # (N, C, H, W) by method, from the same seeds
+    chosen: Annotated[Sequence[Natural], Field(min_length=1)],  # which pairs
     column_labels: Sequence[str] | None = None,  # one per pair
     cell: Positive = 1.0,  # inches per image
 ) -> plt.Figure:
@@ -71,6 +76,15 @@ def nearest_real(
 
     Raises `ValueError` for a class without real images.
     """
+    for name, x, y in (
+        ("labels", features, labels),
+        ("real_labels", real, real_labels),
+    ):
+        if y.shape != x.shape[:1] or y.is_floating_point() or x.ndim != 2:
+            shapes = f"{tuple(x.shape)} with {y.dtype} {tuple(y.shape)}"
+            raise ValueError(f"{name} must be one integer a row of features: {shapes}")
+    if features.shape[1] != real.shape[1]:
+        raise ValueError(f"features differ in width: {features.shape}, {real.shape}")
     missing = set(labels.tolist()) - set(real_labels.tolist())
     if missing:
         raise ValueError(
@@ -88,6 +102,9 @@ def greatest_losses(
     count: Count = 10,
 ) -> list[int]:  # fewer than `count` if there are not as many
     "The pairs in which the second method is the farther one, the worst first."
+    if first.ndim != 1 or first.shape != second.shape:
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ValueError(f"first and second must be (N,) and alike, not {shapes}")
     order = (second - first).argsort(descending=True)[:count].tolist()
     return [k for k in order if second[k] > first[k]]
 
@@ -98,7 +115,9 @@ def spread_steps(
     columns: Count,  # at most so many are chosen
 ) -> list[int]:
     "Steps at even distances, the first and the last among them, none twice."
-    return np.unique(np.linspace(0, count - 1, columns).round().astype(int)).tolist()
+    return np.unique(
+        np.linspace(0, count - 1, min(columns, count)).round().astype(int)
+    ).tolist()
 
 # %% ../nbs/10_figures.ipynb #c228fc38
 @checked

@@ -378,7 +378,7 @@ class Interval(NamedTuple):
 # %% ../nbs/08_metrics.ipynb #f6281e2c
 def _numbers(values) -> np.ndarray:
     values = np.asarray(values)
-    if values.dtype.kind not in "biuf" or not values.size:
+    if values.dtype.kind not in "biuf":
         raise ValueError(f"must be numbers, not {values.dtype} {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("must be finite, but there is NaN or infinity among them")
@@ -398,6 +398,8 @@ def centred_interval(
     stretch: Positive = 1.0,  # factor on the spread
 ) -> Interval:
     "The value, with the spread of resampled ones around their mean put around it."
+    if not resampled.size:
+        raise ValueError("resampled is empty: draw at least once")
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = stretch * np.quantile(resampled - np.mean(resampled), tails)
     return Interval(value, float(value + low), float(value + high))

@@ -65,7 +65,7 @@ class Scheduled(Solver):
             x = self.scheduler.step(output, step, x, **self.options).prev_sample
             yield SampleStep(t, x, d.p.x0)
 
-# %% ../../nbs/interop/02_pipeline.ipynb #3c76c151
+# %% ../../nbs/interop/02_pipeline.ipynb #d2bdaa48
 def model_output(
     scheduler: SchedulerMixin,
     process: Diffusion,  # over the visited timesteps
@@ -76,10 +76,8 @@ def model_output(
     "A guided prediction of the kind that the scheduler expects."
     step = torch.full((len(x_t),), t, device=x_t.device)
     at = lambda name: process.at(name, step)
-    noise, kind = (
-        process.noise_from_x0(x_t, step, d.x0),
-        scheduler.config.prediction_type,
-    )
+    noise = process.noise_from_x0(x_t, step, d.x0)
+    kind = scheduler.config.prediction_type
     output = from_noise(kind, noise, x_t, at("signal"), at("noise"))
     learned = scheduler.config.get("variance_type") == "learned_range"
     if not (learned and isinstance(scheduler, DDPMScheduler)):

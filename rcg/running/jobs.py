@@ -15,7 +15,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -42,8 +42,10 @@ from ..diffusion import Diffusion
 from rcg.guidance import (
     Cost,
     Guidance,
+    autoguidance,
     classifier_free,
     classifier_guidance,
+    discriminator_guidance,
     sample,
 )
 from ..metrics import ImageSet, accuracy
@@ -151,7 +153,8 @@ def _training(job: TrainingJob, base: TrainingConfig) -> TrainingConfig:
     "The preset's training settings with the job's changes."
     names = {f.name for f in fields(TrainingConfig)} & {f.name for f in fields(job)}
     changes = _given(**{name: getattr(job, name) for name in names})
-    share = max(1, len(os.sched_getaffinity(0)) // job.processes)
+    ours = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
+    share = max(1, len(ours) // job.processes)
     return replace(base, **changes | {"workers": min(job.workers, share)})
 
 
@@ -661,7 +664,8 @@ class Networks(NamedTuple):
     "The networks of a sampling job, in evaluation mode."
 
     unet: UNet
-    classifier: Classifier | None  # None draws without guidance
+    classifier: Classifier | None  # None draws without it
+    others: list[UNet | Classifier | None]  # of the job's further terms
     hashes: dict[str, str]  # of the files
 
 
@@ -669,30 +673,45 @@ def load_networks(job: SamplingJob, device) -> Networks:
     "Raises `ValueError` if weights are not the preset's, `OSError` for bad files."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[job.dtype]
     names = {"denoiser": job.denoiser, "classifier": job.classifier}
-    files = {kind: find_file(name) for kind, name in names.items() if name}
-    at = (job.preset, device, dtype)
-    shape = _given(classes=job.classes, width=job.denoiser_width)
-    unet, classifier = load_unet(files["denoiser"], *at, **shape), None
-    if job.classifier:
-        shape = _given(classes=job.classes, width=job.classifier_width)
-        classifier = load_classifier(files["classifier"], *at, **shape)
-    allow_tf32(job.tf32)
-    for network in (unet, classifier):
-        if network is not None and job.compile:
+    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
+    files = {part: find_file(name) for part, name in names.items() if name}
+
+    def load(part: str, kind: Callable, width, classes=job.classes):
+        if part not in files:
+            return None
+        shape = _given(classes=classes, width=width)
+        network = kind(files[part], job.preset, device, dtype, **shape)
+        if job.compile:
             network.compile()
-    hashes = {kind: sha256(file)[:16] for kind, file in files.items()}
-    return Networks(unet, classifier, hashes)
+        return network
+
+    allow_tf32(job.tf32)
+    unet = load("denoiser", load_unet, job.denoiser_width)
+    classifier = load("classifier", load_classifier, job.classifier_width)
+    others = [
+        load(f"term {k}", load_classifier, term.width, classes=2)
+        if term.kind == "discriminator"
+        else load(f"term {k}", load_unet, term.width)
+        for k, term in enumerate(job.terms)
+    ]
+    hashes = {part: sha256(file)[:16] for part, file in files.items()}
+    return Networks(unet, classifier, others, hashes)
 
 # %% ../../nbs/running/07_jobs.ipynb #946182d0
 def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
     "The sum of the terms that a job asks for."
-    terms = Guidance()
+    guidance = Guidance()
     if networks.classifier is not None:
         term = job.scale * classifier_guidance(networks.classifier)
-        terms += term.within(job.guide_from, job.guide_to)
-    if job.classifier_free:
-        terms += classifier_free(job.classifier_free)
-    return terms
+        guidance += term.within(job.guide_from, job.guide_to)
+    for term, network in zip(job.terms, networks.others):
+        made = {
+            "classifier_free": lambda w, _: classifier_free(w),
+            "autoguidance": lambda w, worse: autoguidance(worse, w),
+            "discriminator": lambda w, net: w * discriminator_guidance(net),
+        }[term.kind](term.weight, network)
+        guidance += made.within(term.low, term.high)
+    return guidance
 
 
 def draw(

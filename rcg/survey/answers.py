@@ -333,7 +333,10 @@ def give(
         values = (rater, new.place, new.answer, new.seconds, _now(), version)
         add = """INSERT INTO answers (rater, place, answer, seconds, answered, version)
                  VALUES (?, ?, ?, ?, ?, ?)"""
-        db.execute(add, values)
+        try:
+            db.execute(add, values)
+        except sqlite3.IntegrityError:
+            raise ValueError(f"there is no rater {rater}") from None
     return True
 
 # %% ../../nbs/survey/00_answers.ipynb #ea204eb2

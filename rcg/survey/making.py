@@ -155,7 +155,12 @@ def named_classes(
 
         return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     if isinstance(names, (str, Path)):
-        return run_path(names).read_text(encoding="utf-8").splitlines()
+        try:
+            return run_path(names).read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as e:
+            raise ValueError(
+                f"{names} is no text in UTF-8 ({e}): store it so"
+            ) from None
     return None if names is None else list(names)
 
 

@@ -162,6 +162,7 @@ async def _answer(application: Application, sockets: list[socket.socket]):
     await asyncio.Event().wait()  # until the process ends
 
 # %% ../../nbs/survey/03_serving.ipynb #08f0e4a6
+@checked
 def make(
     folder: str,  # to make
     first: str,  # name=samples, which are a folder, a run directory or an .npz file
@@ -228,6 +229,7 @@ def _no_formula(value):
     return f"'{value}" if risky else value
 
 
+@checked
 def export(
     folder: str,  # of the survey
     file: str,  # .csv
@@ -243,6 +245,7 @@ def export(
     print(f"{len(rows)} answers in {run_path(file)}")
 
 
+@checked
 def remove(
     folder: str,  # of the survey
     rater: int,  # number, as in the exported table
