@@ -140,7 +140,7 @@ def test_features_of_the_wrong_type_or_shape():
         gaussian(np.ones((9, 4)))
     with pytest.raises(ValueError, match=r"fake must be \(N, D\), N at least 4"):
         precision_recall(normal(9, 4), normal(3, 4))
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="k is 0"):
         neighbourhoods(normal(9, 4), normal(9, 4), k=0)
     with pytest.raises(ValueError, match="differ in width: 4 and 3"):
         frechet_distance(normal(9, 4), normal(9, 3))
@@ -160,7 +160,7 @@ def test_features_of_the_wrong_type_or_shape():
     ],
 )
 def test_labels_of_a_bootstrap(labels, draws):
-    with pytest.raises(ValueError, match="labels must be"):
+    with pytest.raises(ValueError, match="labels must be|draws is 0"):
         bootstrap(lambda i: 0.0, labels, draws)
 
 

@@ -94,7 +94,7 @@ def test_names_stay_names_even_where_they_look_like_numbers(tmp_path):
 
 def test_raters_without_answers_are_no_raters():
     three = FEW.of(FEW.rater < 3)
-    four = Opinions(**vars(three) | dict(raters="abcd"))
+    four = Opinions(**vars(three) | dict(raters=list("abcd")))
     assert summarise(three, draws=50).net == summarise(four, draws=50).net
 
 
@@ -111,7 +111,7 @@ LARGE = Variances(0.2, 0.03, 0.5)
         ),
         (lambda: Population(-0.1, 0.5), "first is -0.1"),
         (lambda: verdicts(np.ones((1, 3)), 0.4), "lets both"),
-        (lambda: verdicts(np.ones((1, 3)), float("nan")), "lets both"),
+        (lambda: verdicts(np.ones((1, 3)), float("nan")), "threshold is nan"),
         (lambda: summarise(FEW.of(FEW.rater == 0)), "two of each are needed"),
         (lambda: summarise(FEW, draws=0), "draws is 0"),
         (lambda: summarise(FEW, level=95), "level is 95"),
@@ -119,7 +119,7 @@ LARGE = Variances(0.2, 0.03, 0.5)
         (lambda: variances(FEW.of(FEW.rater == 0)), "two of each are needed"),
         (lambda: power(0.1, 1, 30, LARGE), "two pairs and raters"),
         (lambda: power(0.1, 10, 30, Variances(0, 0, 0)), "answers that differ"),
-        (lambda: power(0.1, 10, 30, LARGE, complete=0), "0 of the pairs"),
+        (lambda: power(0.1, 10, 30, LARGE, complete=0), "complete is 0"),
         (lambda: agreement([[1, 0, 0], [0, 1, 0]]), "no pair was answered by two"),
         (lambda: suspicions(FEW), "the sides are not known"),
         (lambda: progress_figure(FEW), "the times are not known"),
