@@ -10,6 +10,7 @@ __all__ = ['Resize', 'Numbers', 'Draws', 'Level', 'Inception', 'features', 'chec
 
 # %% ../nbs/08_metrics.ipynb #6e0ee03f
 import importlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -469,6 +470,7 @@ class Reference(NamedTuple):
 
     gaussian: Gaussian  # of the features of all real images
     features: Tensor  # (M, D) of some of them
+    side: int | None = None  # of the images in pixels, if it is known
 
 # %% ../nbs/08_metrics.ipynb #97e34687
 @checked
@@ -509,7 +511,17 @@ def measure(
     draws: Draws = 100,  # resampled sets for the error bar of the distance
     batch_size: Count = 64,
 ) -> dict:  # "images", and an `Interval` of each metric by its name
-    "Fréchet distance, precision, recall, density and coverage of a set of samples."
+    """Fréchet distance, precision, recall, density and coverage of a set of samples.
+
+    Warns if the samples are of another size than the real images.
+    """
+    side = samples.images.shape[-1]
+    if real.side not in (None, side):
+        warnings.warn(
+            f"the samples are {side} pixels wide, the real images {real.side}: "
+            "an extractor resizes both, but the distance is of the difference, too",
+            stacklevel=3,
+        )
     fake = features(samples.images, extractor, batch_size, progress=True)
     labels = len(fake) if samples.labels is None else samples.labels
     near = neighbourhoods(real.features, fake, neighbours)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .diffusion import check_inputs
+from .running.hub import OnHub
 from .running.settings import Count, Share, checked, settings
 
 # %% ../nbs/03_unet.ipynb #dd6b0ee3
@@ -249,7 +250,7 @@ class Parts(nn.Module):
         return [self.attention(channels)] if side in self.config.attention else []
 
 # %% ../nbs/03_unet.ipynb #08f08256
-class Encoder(Parts):
+class Encoder(Parts, OnHub):
     "The way down and the middle, shared by the denoiser and the classifier."
 
     def __init__(self, config: EncoderConfig):

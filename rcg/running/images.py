@@ -662,7 +662,7 @@ def load_reference(
     )
     if isinstance(path, Tensor):
         real = measured(path)
-        return Reference(gaussian(real), real)
+        return Reference(gaussian(real), real, path.shape[-1])
     arrays = load_arrays(path) if Path(path).suffix == ".npz" else {}
     if "mu" not in arrays and "sigma" not in arrays:
         return load_reference(
@@ -676,4 +676,5 @@ def load_reference(
         )
     images, _, _ = image_arrays(arrays, path)
     real = measured(images.expand(-1, 3, -1, -1))
-    return Reference(_statistics(arrays, path, real.shape[1]), real)
+    statistics = _statistics(arrays, path, real.shape[1])
+    return Reference(statistics, real, images.shape[-1])
