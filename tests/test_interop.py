@@ -8,12 +8,25 @@ import torch
 from test_golden import ADM_UNET, IDDPM_UNET, built
 from torch import nn
 
+from rcg.checkpoints import load_classifier, load_unet
+from rcg.diffusion import Diffusion
 from rcg.experiment import preset
+from rcg.guidance import sample
+from rcg.solvers import Denoised
 from rcg.unet import UNet, UNetConfig
 
 diffusers = pytest.importorskip("diffusers")
 
-from rcg.interop import from_diffusers, to_diffusers  # noqa: E402
+from rcg.interop import (  # noqa: E402
+    DiffusersDenoiser,
+    RobustGuidancePipeline,
+    Scheduled,
+    from_diffusers,
+    load_denoiser,
+    model_output,
+    process_of,
+    to_diffusers,
+)
 
 
 def drawn(config: UNetConfig) -> UNet:
@@ -89,3 +102,111 @@ def test_without_diffusers_the_extra_is_named():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "rcg[diffusers]"' in run.stderr.splitlines()[-1]
     assert "During handling" not in run.stderr
+
+
+class AsKind(nn.Module):
+    "A model of noise that predicts something else instead."
+
+    def __init__(self, model, kind, process):
+        super().__init__()
+        self.model, self.kind, self.process = model, kind, process
+        self.config, self.dtype = model.config, model.dtype
+
+    def forward(self, x_t, t, labels):
+        noise = self.model(x_t, t, labels).sample
+        a, b = self.process.at("signal", t), self.process.at("noise", t)
+        x0 = (x_t - b * noise) / a
+        predicted = {"sample": x0, "v_prediction": a * noise - b * x0}[self.kind]
+        return diffusers.models.unets.unet_2d.UNet2DOutput(predicted)
+
+
+@pytest.mark.parametrize("kind", ["sample", "v_prediction"])
+@pytest.mark.parametrize("schedule", ["linear", "squaredcos_cap_v2", "scaled_linear"])
+@torch.no_grad()
+def test_other_predictions_are_noise_here(kind, schedule):
+    config = UNetConfig(16, width=32, multipliers=(1,), depth=1, learned_variance=False)
+    model, batch = to_diffusers(drawn(config)), inputs(config)
+    scheduler = diffusers.DDPMScheduler(beta_schedule=schedule, prediction_type=kind)
+    process = process_of(scheduler, learned=False)
+    denoiser = DiffusersDenoiser(AsKind(model, kind, process), scheduler)
+    expected = model(*batch).sample
+    torch.testing.assert_close(denoiser(*batch), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_folder_says_what_its_model_predicts(tmp_path):
+    config = UNetConfig(16, width=32, multipliers=(1,), depth=1, learned_variance=False)
+    scheduler = diffusers.DDIMScheduler(
+        num_train_timesteps=500,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+    )
+    diffusers.DDIMPipeline(to_diffusers(drawn(config)), scheduler).save_pretrained(
+        tmp_path
+    )
+    denoiser = load_denoiser(tmp_path)
+    assert (denoiser.kind, denoiser.classes) == ("v_prediction", 10)
+    assert denoiser.diffusion.config.variance == "small"
+    torch.testing.assert_close(
+        torch.tensor(denoiser.diffusion.alphas_cumprod).float(),
+        scheduler.alphas_cumprod,
+        atol=1e-5,
+        rtol=1e-4,
+    )
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(
+        '{"_class_name": "UNet2DModel"}'
+    )
+    with pytest.raises(OSError, match="no scheduler of diffusers"):
+        load_denoiser(tmp_path)
+
+
+def test_schedulers_that_cannot_be_used_are_named():
+    with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler has no alph"):
+        process_of(diffusers.FlowMatchEulerDiscreteScheduler(), learned=False)
+    with pytest.raises(ValueError, match="learned_range"):
+        process_of(diffusers.DDPMScheduler(variance_type="learned"), learned=True)
+
+
+@torch.no_grad()
+def test_a_learned_variance_reaches_their_ancestral_sampler():
+    config = UNetConfig(16, width=32, multipliers=(1,), depth=1)
+    unet, (x, t, y) = drawn(config), inputs(config)
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
+    diffusion = Diffusion()
+    visited = Scheduled(20, scheduler=scheduler).timesteps(diffusion)
+    process = Diffusion(diffusion.config, visited)
+    t = torch.full_like(t, int(visited[10]))
+    output = unet(x, t, y)
+    p = process.p(output, x, t, clip=False)
+    found = model_output(scheduler, process, Denoised(p, p.x0), x, int(t[0]))
+    torch.testing.assert_close(found, output, atol=1e-3, rtol=1e-3)
+
+
+def test_a_pipeline_is_our_sampler(tmp_path):
+    unet, classifier = load_unet("digits-denoiser"), load_classifier("digits-robust")
+    noise, labels = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    expected = sample(
+        *(unet, Diffusion(), labels, classifier, 3.0, 10, "ddim"), init_noise=noise
+    )
+    plain = sample(
+        unet, Diffusion(), labels, steps=10, sampler="ddim", init_noise=noise
+    )
+    assert (expected - plain).abs().max() > 1e-2
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    RobustGuidancePipeline(unet, scheduler, classifier).save_pretrained(tmp_path)
+    pipe = RobustGuidancePipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+    (found,) = pipe(
+        labels.tolist(),
+        scale=3.0,
+        num_inference_steps=10,
+        latents=noise,
+        output_type="pt",
+        return_dict=False,
+        callback=seen.append,
+    )
+    assert len(seen) == 10
+    torch.testing.assert_close(seen[-1].x, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        found, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0
+    )
