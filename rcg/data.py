@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Floats', 'Images', 'Stored', 'Split', 'Data', 'BatchSize', 'from_uint8', 'to_uint8', 'LabeledImages', 'digits',
-           'plain', 'image_grid', 'asset', 'mnist', 'cifar10', 'cifar10_samples', 'min_max', 'Augmented', 'mirrored',
-           'batches']
+           'plain', 'image_grid', 'asset', 'mnist', 'cifar10', 'cifar10_samples', 'check_inputs', 'min_max',
+           'Augmented', 'mirrored', 'batches']
 
 # %% ../nbs/00_data.ipynb #5c5bcd0e
 import warnings
@@ -254,6 +254,73 @@ def cifar10(
 def cifar10_samples() -> LabeledImages:  # 50 images (3, 32, 32) uint8, by class
     "Original pixels of CIFAR-10 test images, five per class, from the package."
     return _packed("cifar10-samples.npz")
+
+# %% ../nbs/00_data.ipynb #16743dc8
+def _check_index(name: str, index: Tensor, images: Tensor):
+    "Raise unless this is one int64 for each image, on the same device."
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        kind = getattr(index, "dtype", type(index).__name__)
+        raise TypeError(f"{name} must be an int64 tensor, not {kind}")
+    if index.shape != images.shape[:1]:
+        raise ValueError(
+            f"{name} must be one number for each of the {len(images)} images, "
+            f"but its shape is {tuple(index.shape)}"
+        )
+    if index.device != images.device:
+        where = f"on {index.device}, but the images on {images.device}"
+        raise ValueError(f"{name} is {where}: move one of them")
+
+
+def _extremes(*tensors: Tensor) -> list[tuple[float, float]]:
+    "The smallest and the largest value of each, in one transfer."
+    ends = [end.float() for x in tensors for end in x.detach().aminmax()]
+    values = torch.stack(ends).tolist()
+    return list(zip(values[::2], values[1::2]))
+
+# %% ../nbs/00_data.ipynb #e94b78a4
+def check_inputs(
+    images: Tensor,  # (N, C, H, W) float, clean or noisy
+    t: Tensor | None = None,  # (N,) int64
+    labels: Tensor | None = None,  # (N,) int64
+    steps: int | None = None,  # T, if it is known: t must be below
+    classes: int | None = None,  # if it is known: labels must be below
+):
+    """Raise unless this is a batch, in a sentence that names the argument.
+
+    `TypeError` for a wrong type; `ValueError` for a wrong shape, for images that are
+    not finite or plainly in [0, 255], and for timesteps or labels out of range.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = getattr(images, "dtype", type(images).__name__)
+        advice = "rcg.data.from_uint8 converts bytes"
+        raise TypeError(f"images must be floats in [-1, 1], not {kind}: {advice}")
+    if images.ndim != 4:
+        shape = tuple(images.shape)
+        raise ValueError(f"images must have the shape (N, C, H, W), not {shape}")
+    needed = {"t": steps is not None, "labels": classes is not None}
+    given = dict(t=t, labels=labels)
+    indices = {k: v for k, v in given.items() if v is not None or needed[k]}
+    for name, index in indices.items():
+        _check_index(name, index, images)
+    if torch.compiler.is_compiling() or images.is_meta or not images.numel():
+        return
+    (low, high), *ranges = _extremes(images, *indices.values())
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise ValueError(
+            "images hold NaN or infinity: look for weights that are not finite, "
+            "or for a scale or a learning rate that is too large"
+        )
+    if low >= 0 and high > 10:
+        raise ValueError(
+            f"images range from {low:g} to {high:g}, but [-1, 1] is meant: "
+            "rcg.data.from_uint8 converts bytes"
+        )
+    for name, (low, high) in zip(indices, ranges):
+        end = steps if name == "t" else classes
+        if low < 0 or end is not None and high >= end:
+            wanted = "at least 0" if end is None else f"from 0 to {end - 1}"
+            seen = f"{low:.0f} to {high:.0f}"
+            raise ValueError(f"{name} must be {wanted}, but ranges from {seen}")
 
 # %% ../nbs/00_data.ipynb #ef073807
 @checked

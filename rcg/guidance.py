@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Real as Number
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +30,13 @@ from rcg.running.settings import (
     NonNegative,
     Positive,
     Share,
+    checked,
     settings,
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 
 # %% ../nbs/07_guidance.ipynb #6ed79e44
+@checked
 def guided_mean(
     p: Prediction,  # of the step from x_t
     gradient: Tensor,  # like x_t
@@ -45,6 +46,7 @@ def guided_mean(
     return shifted(p.mean, p.log_variance.exp(), ((scale, gradient),))
 
 
+@checked
 def guided_x0(
     process: Diffusion,
     x0: Tensor,  # (N, C, H, W) the clean image expected without guidance
@@ -109,6 +111,7 @@ class Weighted:
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
 # %% ../nbs/07_guidance.ipynb #020f469e
+@checked
 @dataclass(frozen=True)
 class Guidance:
     """A weighted sum of terms.
@@ -121,9 +124,8 @@ class Guidance:
     def __add__(self, other: "Guidance") -> "Guidance":
         return Guidance(self.parts + as_guidance(other).parts)
 
+    @checked
     def __mul__(self, scale: float) -> "Guidance":
-        if not (isinstance(scale, Number) and math.isfinite(scale)):
-            raise ValueError(f"scale is {scale!r}: it must be a finite number")
         return self._each(lambda part: replace(part, scale=float(scale * part.scale)))
 
     __rmul__ = __mul__
@@ -131,7 +133,8 @@ class Guidance:
     def __radd__(self, other) -> "Guidance":  # also of `sum`, which begins with 0
         return self if other == 0 else as_guidance(other) + self
 
-    def within(self, low: int, high: int | None = None) -> "Guidance":
+    @checked
+    def within(self, low: Natural, high: Count | None = None) -> "Guidance":
         "Only at timesteps low <= t < high, where it acts already."
         return self._each(lambda part: part.narrowed(low, high))
 
@@ -139,11 +142,13 @@ class Guidance:
         "The scale times a function of t / T, like `Sine(0.3)`, instead of another."
         return self._each(lambda part: replace(part, schedule=schedule))
 
-    def reused(self, steps: int) -> "Guidance":
+    @checked
+    def reused(self, steps: Count) -> "Guidance":
         "Computed at every `steps`-th timestep visited, and kept in between."
         return self._each(lambda part: replace(part, every=steps))
 
-    def smoothed(self, copies: int, deviation: float) -> "Guidance":
+    @checked
+    def smoothed(self, copies: Count, deviation: Positive) -> "Guidance":
         "The mean over `copies` of x_t with more noise of this standard deviation."
         smooth = lambda part: replace(part, term=Smoothed(part.term, copies, deviation))
         return self._each(smooth)
@@ -196,6 +201,7 @@ class LogProb:
         return (log_p + (self.joint - self.marginal) * logits.gather(1, y))[:, 0]
 
 
+@checked
 def input_gradient(
     objective: Callable[[Tensor], Tensor],  # (N, C, H, W) to one value per image
     x: Tensor,  # (N, C, H, W)
@@ -206,6 +212,7 @@ def input_gradient(
         return torch.autograd.grad(objective(x).sum(), x)[0]
 
 # %% ../nbs/07_guidance.ipynb #a479c3a5
+@checked
 def check_labels(name: str, network: Callable, labels: Tensor):
     "Raise `ValueError` if a network that says how many classes it knows knows fewer."
     classes = _told(network, "classes")
@@ -219,7 +226,7 @@ def check_labels(name: str, network: Callable, labels: Tensor):
         )
 
 # %% ../nbs/07_guidance.ipynb #e65cba8e
-@dataclass(frozen=True)
+@settings
 class ClassifierTerm:
     "∇ log p(y | x_t, t), or the gradient of another target."
 
@@ -242,18 +249,15 @@ class ClassifierTerm:
         return f"classifier_guidance({name_of(self.classifier)}{target})"
 
 # %% ../nbs/07_guidance.ipynb #1bcbe2e7
+@checked
 def classifier_guidance(
     classifier: Callable,  # (x_t, t) to logits (N, K)
     target: Callable = LogProb(),  # what to make large, from the logits and y
 ) -> Guidance:
     """Classifier guidance, ∇ log p(y | x_t, t) (Dhariwal and Nichol, 2021).
 
-    Raises `TypeError` without a classifier.
+    Raises `ValueError` without a classifier.
     """
-    if not callable(classifier):
-        raise TypeError(
-            f"classifier is {classifier!r}: pass a function (x_t, t) to logits"
-        )
     return Guidance((Weighted(ClassifierTerm(classifier, target)),))
 
 # %% ../nbs/07_guidance.ipynb #12c56253
@@ -448,17 +452,18 @@ def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Gui
     return scale * classifier_guidance(classifier) + others
 
 
+@checked
 def sample_steps(
-    unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
+    unet: Callable,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
     labels: Tensor,  # (N,) int64, the classes to draw; they say where to work (device)
-    classifier=None,  # (x_t, t) to logits, guiding with weight `scale`; or None
+    classifier: Callable | None = None,  # (x_t, t) to logits, with weight `scale`
     scale: float = 1.0,  # s, the weight of the classifier's gradient
-    steps: int = 250,  # timesteps visited, if the sampler is a name
+    steps: Count = 250,  # timesteps visited, if the sampler is a name
     sampler: str | Solver = "ddpm",  # a key of `SOLVERS`, or a solver like DDIM(50)
     seeds=None,  # (N,) one integer per image; by default from torch's global state
     init_noise: Tensor | None = None,  # (N, C, H, W) x_T; by default from the seeds
-    shape: tuple[int, int, int] | None = None,  # (C, H, W); by default the denoiser's
+    shape: tuple[Count, Count, Count] | None = None,  # (C, H, W), if not the denoiser's
     clip: bool = True,  # keep the denoiser's expected x_0 in [-1, 1]
     *,
     guidance: Guidance | Term | None = None,  # added to what the classifier gives
@@ -488,22 +493,21 @@ def sample_steps(
         yield state
 
 # %% ../nbs/07_guidance.ipynb #f4dab979
+@checked
 def sample(
-    unet,  # denoiser: (x_t, t, labels) to noise, or noise and v
+    unet: Callable,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,  # the process it was trained with, not respaced
     labels: Tensor,  # (N,) int64, the classes to draw
-    classifier=None,  # (x_t, t) to logits, guiding with weight `scale`; or None
+    classifier: Callable | None = None,  # (x_t, t) to logits, with weight `scale`
     scale: float = 1.0,  # s, the weight of the classifier's gradient
-    steps: int = 250,  # timesteps visited, if the sampler is a name
+    steps: Count = 250,  # timesteps visited, if the sampler is a name
     sampler: str | Solver = "ddpm",  # a key of `SOLVERS`, or a solver like DDIM(50)
     seeds=None,  # (N,) one integer per image; by default from torch's global state
     init_noise: Tensor | None = None,  # (N, C, H, W) x_T; by default from the seeds
-    batch_size: int | None = None,  # images drawn at a time; by default all
+    batch_size: Count | None = None,  # images drawn at a time; by default all
     **options,  # `guidance`, `threshold`, `cost`, `shape`, `clip`: see `sample_steps`
 ) -> Tensor:  # (N, C, H, W), not clipped: a few values lie outside [-1, 1]
     "One finished image per label. Raises what `sample_steps` raises."
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: it must be at least 1, or None")
     options["guidance"] = _combined(classifier, scale, options.get("guidance"))
     _check(unet, diffusion, labels, options["guidance"], init_noise)
     seeds, images = _seed_list(seeds, len(labels)), []
@@ -546,7 +550,7 @@ class AnyOf:
         return F.log_softmax(logits, 1)[:, list(self.classes)].logsumexp(1)
 
 # %% ../nbs/07_guidance.ipynb #c4294e60
-@dataclass(frozen=True)
+@settings
 class CleanTerm:
     "∇ log p(y | x̂_0), through the expected image alone or through the denoiser too."
 
@@ -579,6 +583,7 @@ class CleanTerm:
         return f"image_guidance({name_of(self.classifier)}{target}{through})"
 
 # %% ../nbs/07_guidance.ipynb #b7ad71a2
+@checked
 def image_guidance(
     classifier: Callable,  # images (N, C, H, W) in [-1, 1] to logits (N, K)
     target: Callable = LogProb(),  # what to make large, from the logits and y
@@ -586,19 +591,18 @@ def image_guidance(
 ) -> Guidance:
     """Guidance by a classifier of clean images (Bansal et al., 2023; Ma et al., 2024).
 
-    Raises `TypeError` without a classifier.
+    Raises `ValueError` without a classifier.
     """
-    if not callable(classifier):
-        raise TypeError(f"classifier is {classifier!r}: pass a function of images")
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
 # %% ../nbs/07_guidance.ipynb #67605e41
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@checked
 def prepared(
     classifier: Callable,  # like those of torchvision and timm: images to logits
-    size: int | None = 224,  # side in pixels that it wants; None to leave images alone
+    size: Count | None = 224,  # side in pixels that it wants; None: as they are
     mean: tuple[float, ...] = IMAGENET_MEAN,  # of the colours in [0, 1]
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> Callable[[Tensor], Tensor]:
@@ -615,7 +619,7 @@ def prepared(
     return classify
 
 # %% ../nbs/07_guidance.ipynb #47e356cb
-@dataclass(frozen=True)
+@settings
 class ContrastTerm:
     "The score of the denoiser minus that of another: (ε' - ε) / b."
 
@@ -653,6 +657,7 @@ class ContrastTerm:
             )
 
 # %% ../nbs/07_guidance.ipynb #04abaaa4
+@checked
 def classifier_free(
     w: float = 1.0,  # weight of the difference
     unconditional: Callable | None = None,  # a denoiser; None for the one that samples
@@ -664,16 +669,15 @@ def classifier_free(
     return w * Guidance((Weighted(ContrastTerm(unconditional, labelled=False)),))
 
 
+@checked
 def autoguidance(
     worse: Callable,  # a smaller or less trained denoiser (x_t, t, labels)
     w: float = 2.0,  # D + (w - 1) (D - D'); 1 changes nothing
 ) -> Guidance:
     """Guidance by a worse version of the denoiser (Karras et al., 2024).
 
-    Raises `TypeError` without one.
+    Raises `ValueError` without one.
     """
-    if not callable(worse):
-        raise TypeError(f"worse is {worse!r}: pass a denoiser (x_t, t, labels)")
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
 # %% ../nbs/07_guidance.ipynb #f7b87e51
@@ -687,17 +691,18 @@ class Real:
         return logits[:, 1] - logits[:, 0]
 
 
+@checked
 def discriminator_guidance(
     discriminator: Callable,  # (x_t, t) to logits (N, 2): generated, real
 ) -> Guidance:
     """∇ log d / (1 - d) of a time-dependent discriminator (Kim et al., 2023).
 
-    Raises `TypeError` without one.
+    Raises `ValueError` without one.
     """
     return classifier_guidance(discriminator, Real())
 
 # %% ../nbs/07_guidance.ipynb #48519957
-@dataclass(frozen=True)
+@settings
 class Smoothed:
     """The mean of a term over noisy copies of x_t (SmoothGrad, Smilkov et al., 2017).
 
@@ -706,16 +711,11 @@ class Smoothed:
 
     term: Callable
     copies: Count
-    deviation: float  # standard deviation of the noise that is added
+    deviation: Positive  # standard deviation of the noise that is added
 
     def __post_init__(self):
         if isinstance(self.term, CleanTerm | ContrastTerm):
             raise ValueError(f"{self.term!r} is bound to the prediction at x_t")
-        if self.copies < 1 or not 0 < self.deviation < math.inf:
-            raise ValueError(
-                f"{self.copies} copies with noise of {self.deviation}: take at least "
-                "1, and a finite deviation above 0"
-            )
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
         noisy = (x_t + self.deviation * seen.draw() for _ in range(self.copies))

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from .diffusion import Diffusion, Prediction, evenly_spaced, evenly_strided
-from .running.settings import Count, Natural, NonNegative, settings
+from rcg.running.settings import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    checked,
+    settings,
+)
 
 # %% ../nbs/02_solvers.ipynb #3bc90dcd
 class Level(NamedTuple):
@@ -35,6 +42,7 @@ class Level(NamedTuple):
         return math.log(self.signal / self.noise) if self.noise else math.inf
 
 
+@checked
 def intervals(process: Diffusion) -> Iterator[tuple[Level, Level]]:
     "The visited levels in pairs (now, next), from the noisiest to the finished image."
     visited = process.timesteps[::-1].tolist()
@@ -43,8 +51,9 @@ def intervals(process: Diffusion) -> Iterator[tuple[Level, Level]]:
     return zip(levels, [*levels[1:], Level(None, 1.0, 0.0)])
 
 # %% ../nbs/02_solvers.ipynb #09b39a50
+@checked
 def evenly_in_log_snr(
-    count: int,  # how many timesteps to keep
+    count: Count,  # how many timesteps to keep
     alphas_cumprod: np.ndarray,  # (T,) float64
 ) -> np.ndarray:  # (count,) int64, rising
     "`count` timesteps from 0 to T-1, evenly spread in log signal-to-noise ratio."
@@ -65,9 +74,10 @@ def evenly_in_log_snr(
 Spacing = Literal["section", "stride", "log-snr"] | tuple[Natural, ...]
 
 
+@checked
 def visited(
     spacing: Spacing,  # a rule's name, or the timesteps themselves
-    count: int,  # how many timesteps to visit; a tuple has its own number
+    count: Count,  # how many timesteps to visit; a tuple has its own number
     diffusion: Diffusion,  # the process over all timesteps
 ) -> np.ndarray:  # (count,) int64, rising
     "The timesteps of a rule. Raises `ValueError` for impossible counts or timesteps."
@@ -185,10 +195,11 @@ class DDIM(Solver):
 class Mixture:
     "A mixture of round Gaussians, with everything that is known of it exactly."
 
+    @checked
     def __init__(
         self,
         means: Tensor,  # (K, C), one for each class; all are equally likely
-        spread: float,  # standard deviation of every component
+        spread: Positive,  # standard deviation of every component
         diffusion: Diffusion = Diffusion(),  # the noise that is added
     ):
         self.means, self.spread, self.diffusion = means, spread, diffusion
@@ -224,6 +235,7 @@ class Mixture:
         return mean + self.spread * (x_T - start.signal * mean) / deviation
 
 # %% ../nbs/02_solvers.ipynb #53884fc3
+@checked
 def predictor(
     model: Callable[[Tensor, Tensor], Tensor],  # (x_t, t) to noise, or noise and v
     clip: bool = True,  # keep the expected clean image in [-1, 1]
@@ -239,6 +251,7 @@ def predictor(
     return predict
 
 
+@checked
 def solve(
     solver: Solver,
     diffusion: Diffusion,  # the process that the denoiser was trained with
@@ -302,6 +315,7 @@ class DPMSolver2M(Solver):
             yield SampleStep(now.t, x, d.p.x0)
 
 # %% ../nbs/02_solvers.ipynb #8d998837
+@checked
 def orders_figure(
     errors: dict[str, dict[int, float]],  # of each method: the error by evaluations
 ) -> tuple[plt.Figure, dict[str, float]]:  # and the order of each method
@@ -330,9 +344,10 @@ SOLVERS = {
 }
 
 
+@checked
 def named_solver(
     sampler: str | Solver,  # a key of `SOLVERS`, or a solver
-    steps: int = 250,  # timesteps visited, for a name; a solver has its own
+    steps: Count = 250,  # timesteps visited, for a name; a solver has its own
 ) -> Solver:
     "The solver of that name. Raises `ValueError` that lists the names there are."
     if isinstance(sampler, Solver):

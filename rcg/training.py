@@ -514,8 +514,9 @@ def save_state(
             "process trains in this folder; let one of them finish"
         )
     write_table(Path(folder) / "history.csv", state.history)
-    weights = state.result.state_dict()
-    save_tensors(Path(folder) / "model.safetensors", weights, step=state.step)
+    weights, so_far = state.result.state_dict(), (state.step, state.config.steps)
+    names = dict(zip(("step", "steps"), so_far))  # done, and of how many
+    save_tensors(Path(folder) / "model.safetensors", weights, **names)
     save_tensors(path, _tensors(state), **_metadata(state))
     state.saved = state.step
 

@@ -39,7 +39,7 @@ from ..guidance import Guidance, classifier_guidance, image_guidance, sample_ste
 from ..running.checkpoints import load_classifier, load_unet
 from ..running.images import center_crop, read_image
 from ..running.presets import preset
-from ..running.settings import Natural, checked
+from ..running.settings import Count, Natural, checked, settings
 
 # %% ../../nbs/lab/00_views.ipynb #3d0f15d1
 @checked
@@ -288,14 +288,16 @@ TERMS: dict[str, Callable[[Callable], Guidance]] = {
 }
 
 
-@dataclass(frozen=True)
+@settings
 class How:
     "How to sample with guidance."
 
-    steps: int = 20  # timesteps visited
+    steps: Count = 20  # timesteps visited
     sampler: str = "ddim"  # a key of `rcg.solvers.SOLVERS`
     term: str = next(iter(TERMS))  # a key of `TERMS`
-    within: tuple[int, int] | None = None  # timesteps low <= t < high; None for all
+    within: tuple[Natural, Count] | None = (
+        None  # timesteps low <= t < high; None for all
+    )
 
     def __str__(self) -> str:
         text = f"{self.steps} {self.sampler} steps"
@@ -348,10 +350,11 @@ def _drawing(lab: Lab, label: int, seed: int, how: How) -> Callable:
     )
 
 # %% ../../nbs/lab/00_views.ipynb #db2eb436
+@checked
 def guidance_frames(
     lab: Lab,
-    label: int,  # the class to draw
-    seed: int = 0,  # of all noise
+    label: Natural,  # the class to draw
+    seed: Natural = 0,  # of all noise
     scale: float = 1.0,  # guidance scale s
     how: How = How(),
 ) -> Iterator[Frame]:
@@ -383,12 +386,13 @@ def guidance_view(
 SCALES = (0, 0.25, 0.5, 1, 2, 4, 8, 16)
 
 
+@checked
 def strip_frames(
     lab: Lab,
-    label: int,  # the class to draw
-    seed: int = 0,  # of all noise
+    label: Natural,  # the class to draw
+    seed: Natural = 0,  # of all noise
     how: How = How(),
-    scales: Sequence[float] = SCALES,  # of guidance
+    scales: Annotated[Sequence[float], Field(min_length=1)] = SCALES,  # of guidance
 ) -> Iterator[Frame]:
     """What `strip_view` draws, sample by sample, but yielded step by step.
 

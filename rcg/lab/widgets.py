@@ -291,6 +291,7 @@ def attack_explorer(lab: Lab) -> Explorer:
     return Explorer(controls, work, "attack")
 
 # %% ../../nbs/lab/02_widgets.ipynb #62219dab
+@checked
 def guidance_explorer(lab: Lab) -> Explorer:
     """Class, seed, scale, solver and term to choose, and a view beneath.
 

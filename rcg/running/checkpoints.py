@@ -27,7 +27,7 @@ from .downloads import PUBLIC, fetch, verify
 from .files import load_json, markdown_table, run_path
 from .presets import PRESETS, preset
 from .settings import checked
-from ..training import load_weights, save_tensors
+from ..training import load_tensors, load_weights, save_tensors
 from ..unet import UNet
 
 # %% ../../nbs/running/06_checkpoints.ipynb #20948e56
@@ -231,9 +231,23 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
     return fits
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3354d2c1
+def _check_finished(path: Path):
+    "Warn of the weights of a training here that has not come to its end."
+    about = load_tensors(path, header=True)[1] if path.suffix == ".safetensors" else {}
+    step, steps = about.get("step", 0), about.get("steps", 0)
+    if step < steps:
+        warnings.warn(
+            f"{path} is half trained, after {step} of {steps} steps: train it to its "
+            "end, or expect little of it",
+            stacklevel=4,
+        )
+
+
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.Module:
     "A network of this kind and settings with the weights of a file."
-    source, tensors = read_weights(path if Path(path).exists() else run_path(path)), {}
+    file = Path(path) if Path(path).exists() else run_path(path)
+    source, tensors = read_weights(file), {}
+    _check_finished(file)
     while source:  # never two copies of everything
         name, tensor = source.popitem()
         if not tensor.isfinite().all():

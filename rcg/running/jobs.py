@@ -599,6 +599,7 @@ class SamplingPlan:
     folder: Path  # where everything goes
     diffusion: Diffusion
     solver: Solver
+    names: list[str] | None  # of the classes, if the denoiser's training knows them
     tasks: list[Task]
 
     def missing(self) -> list[Task]:
@@ -606,16 +607,24 @@ class SamplingPlan:
         return [task for task in self.tasks if not task.is_done()]
 
 # %% ../../nbs/running/07_jobs.ipynb #4fdad87f
-def _tasks(job: SamplingJob, count: int, classes: int) -> list[Task]:
+def _class_names(job: SamplingJob, classes: int) -> list[str] | None:
+    "What the denoiser's training called its classes, where folders can have the names."
+    record = run_path(job.denoiser).parent / "settings.json"
+    names = load_json(record).get("classes") if record.exists() else None
+    fit = isinstance(names, list) and len(set(names)) == classes
+    return names if fit and all(Path(name).name == name for name in names) else None
+
+
+def _tasks(job: SamplingJob, count: int, classes: int, names) -> list[Task]:
     "Seed, label and file of every image."
     labels = list(range(classes)) if job.labels is None else job.labels
     if not labels or max(labels) >= classes:
         raise ValueError(f"labels must be among 0 to {classes - 1}, not {labels[:10]}")
     images, width = run_path(job.run_dir) / "images", len(str(classes - 1))
-    tasks = []
+    names, tasks = names or [f"{k:0{width}d}" for k in range(classes)], []
     for i in range(count):
         seed, label = job.first_seed + i, labels[i % len(labels)]
-        file = images / f"{label:0{width}d}" / f"{seed:06d}.png"
+        file = images / names[label] / f"{seed:06d}.png"
         tasks.append(Task(seed, label, file))
     return tasks
 
@@ -630,8 +639,10 @@ def sampling_plan(job: SamplingJob) -> SamplingPlan:
         raise ValueError(
             f"guide_to is {job.guide_to}: it must be above guide_from, {job.guide_from}"
         )
-    tasks = _tasks(job, job.images or p.sampling.images, job.classes or p.unet.classes)
-    return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, tasks)
+    classes = job.classes or p.unet.classes
+    names = _class_names(job, classes)
+    tasks = _tasks(job, job.images or p.sampling.images, classes, names)
+    return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, names, tasks)
 
 # %% ../../nbs/running/07_jobs.ipynb #c638e8bf
 def find_file(name: str) -> Path:
@@ -736,6 +747,7 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
         labels=plan.job.labels,
         dtype=plan.job.dtype,
         first_seed=plan.job.first_seed,
+        classes=plan.names,
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #6793f59a
@@ -788,7 +800,7 @@ def sample_job(job: SamplingJob) -> list[Path]:
 def pack(job: SamplingJob) -> Path:
     """Write the images of a finished job as samples.npz, in order of their seeds.
 
-    It holds `arr_0` uint8 (N, H, W, 3) and `arr_1`, the labels.
+    It holds `arr_0` uint8 (N, H, W, 3), `arr_1`, the labels, and perhaps `classes`.
     Raises `FileNotFoundError` if some images are missing or damaged.
     """
     plan = job.resolve()
@@ -803,5 +815,5 @@ def pack(job: SamplingJob) -> Path:
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     labels = torch.tensor([task.label for task in plan.tasks])
     target = plan.folder / "samples.npz"
-    save_images(target, ImageSet(images, labels))
+    save_images(target, ImageSet(images, labels), plan.names or ())
     return target
