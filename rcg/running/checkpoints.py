@@ -291,17 +291,21 @@ Device = Annotated[torch.device | str, AfterValidator(_device)]
 
 @checked
 def load_unet(
-    path: str | Path,  # .safetensors or .pt, or a key of `SHIPPED`
+    path: str | Path,  # .safetensors, .pt, a key of `SHIPPED`, a folder of diffusers
     preset_name: str | None = None,  # a key of `PRESETS`; a shipped one needs none
     device: Device = "cpu",
     dtype: torch.dtype = torch.float32,  # of the parameters; images stay float32
     **changes,  # what differs from the preset's `UNetConfig`, like `classes=3`
-) -> UNet:  # in evaluation mode
+) -> UNet:  # in evaluation mode; a `DiffusersDenoiser` from a folder
     """The denoiser of a preset with the weights of a file.
 
     Relative paths are looked for here and in the repository. Raises `ValueError` if
     the weights do not fit or are not finite, `OSError` if the file is damaged.
     """
+    if preset_name is None and Path(path).is_dir():
+        from rcg.interop.denoisers import load_denoiser
+
+        return load_denoiser(path, device=device, **changes).to(dtype)
     path, preset_name = _named(path, preset_name)
     config = replace(preset(preset_name).unet, **changes)
     return _load(UNet, config, path, device, dtype)
