@@ -210,3 +210,12 @@ def test_a_pipeline_is_our_sampler(tmp_path):
     torch.testing.assert_close(
         found, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0
     )
+
+
+def test_load_unet_takes_a_folder(tmp_path):
+    unet = load_unet("digits-denoiser")
+    scheduler = diffusers.DDIMScheduler()
+    RobustGuidancePipeline(unet, scheduler).save_pretrained(tmp_path)
+    denoiser, batch = load_unet(tmp_path), inputs(unet.config)
+    with torch.no_grad():
+        torch.testing.assert_close(denoiser(*batch), unet(*batch), atol=1e-5, rtol=0)
