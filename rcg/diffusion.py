@@ -191,8 +191,8 @@ def _noise_and_v(output: Tensor, x_t: Tensor, variance: str) -> tuple[Tensor, ..
     "The two parts of a denoiser's output; the first alone for a fixed variance."
     learned, shape = variance == "learned", list(x_t.shape)
     shape[1] *= 2 if learned else 1
-    found = tuple(getattr(output, "shape", ()))
-    if list(found) != shape:
+    found = tuple(output.shape) if isinstance(output, Tensor) else type(output)
+    if found != tuple(shape):
         raise ValueError(
             f"{variance} variance needs a model with {shape[1]} output channels, "
             f"of the shape {tuple(shape)}, not {found}: "
@@ -285,6 +285,7 @@ def denoising_loss(
 
     Nichol and Dhariwal, 2021, Eq. 16. Raises as `Diffusion.q_sample` and `.p` do.
     """
+    check_inputs(x0, t, labels)
     noise = torch.randn_like(x0) if noise is None else noise
     x_t = diffusion.q_sample(x0, t, noise)
     output = model(x_t, t, labels)

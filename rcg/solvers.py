@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data import Floats
 from .diffusion import Diffusion, Prediction, evenly_spaced, evenly_strided
 from rcg.running.settings import (
     Count,
@@ -198,7 +199,7 @@ class Mixture:
     @checked
     def __init__(
         self,
-        means: Tensor,  # (K, C), one for each class; all are equally likely
+        means: Floats,  # (K, C), one for each class; all are equally likely
         spread: Positive,  # standard deviation of every component
         diffusion: Diffusion = Diffusion(),  # the noise that is added
     ):

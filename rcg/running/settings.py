@@ -64,7 +64,8 @@ def _fault(kind: Callable, fault: dict) -> str:
     owner = owner.removesuffix(".__init__").rpartition(".")[2]
     first, *rest = fault["loc"] or ("",)
     first = names[first] if isinstance(first, int) and first < len(names) else first
-    name = ".".join(str(part) for part in (first, *rest) if not _is_choice(part))
+    inner = [str(part) for part in rest if not _is_choice(part)]
+    name = ".".join([str(first), *inner])
     if fault["type"] == "value_error":  # raised by a check of ours
         said = str(fault["ctx"]["error"])
         return f"{name} {said}" if said.startswith(("must", "hold")) else said
