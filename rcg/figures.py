@@ -125,7 +125,9 @@ def trajectory_figure(
     unet: Callable,  # denoiser: (x_t, t, labels) to noise, or noise and v
     diffusion: Diffusion,
     labels: Tensor,  # (N,) int64, the classes to draw
-    classifiers: dict[str, Callable | None],  # by the name to show; None: unguided
+    classifiers: Annotated[
+        dict[str, Callable | None], Field(min_length=1)
+    ],  # by the name to show; None: unguided
     seeds: Sequence[Natural],  # (N,)
     scale: float = 1.0,  # guidance scale s
     steps: Count = 250,  # timesteps visited

@@ -209,7 +209,10 @@ def input_gradient(
     "The gradient of every image's value with respect to that image."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        return torch.autograd.grad(objective(x).sum(), x)[0]
+        value = objective(x).sum()
+        if not value.requires_grad:
+            raise ValueError("the classifier's logits have lost their gradient")
+        return torch.autograd.grad(value, x)[0]
 
 # %% ../nbs/07_guidance.ipynb #a479c3a5
 @checked
@@ -427,10 +430,9 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):
     kind = getattr(labels, "dtype", None)
     if kind != torch.int64 or labels.ndim != 1 or not len(labels):
         raise ValueError(f"labels must be int64 (N,), one an image, not {labels!r:.60}")
-    if init_noise is not None and len(init_noise) != len(labels):
-        raise ValueError(
-            f"{len(labels)} labels need as many starting noises, not {len(init_noise)}"
-        )
+    if init_noise is not None and init_noise.shape[:1] != labels.shape:
+        shape = tuple(init_noise.shape)
+        raise ValueError(f"{len(labels)} labels need as many starting noises: {shape}")
     if init_noise is not None and not init_noise.abs().max() < 20:
         raise ValueError(
             "init_noise is standard normal noise, but has values beyond 20"

@@ -115,6 +115,8 @@ def open_image(
 
     Raises `OSError` if there is none in the file.
     """
+    if like.ndim != 3:
+        raise ValueError(f"like must be an image (C, H, W), not {tuple(like.shape)}")
     picture = center_crop(read_image(name, content), like.shape[-1])
     pixels = np.array(picture if len(like) == 3 else picture.convert("L"))
     pixels = from_uint8(torch.from_numpy(pixels)).reshape(*pixels.shape[:2], -1)

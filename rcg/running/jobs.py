@@ -70,6 +70,7 @@ from rcg.running.images import (
 )
 from .presets import Preset, preset
 from .runs import Run, owned
+from .settings import checked
 from ..solvers import Solver, named_solver
 from rcg.training import (
     ClassifierLoss,
@@ -645,6 +646,7 @@ def sampling_plan(job: SamplingJob) -> SamplingPlan:
     return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, names, tasks)
 
 # %% ../../nbs/running/07_jobs.ipynb #c638e8bf
+@checked
 def find_file(name: str) -> Path:
     "The file or folder of that path, or the shipped or public file of that name."
     if name in SHIPPED:
@@ -660,6 +662,7 @@ def find_file(name: str) -> Path:
     return run_path(name)
 
 
+@checked
 def reference_images(name: str) -> Path | Tensor:
     """What samples are measured against.
 
