@@ -84,7 +84,7 @@ MNIST = Preset(
         3000, schedule=3000, weight_decay=0.0, ema_decay=0.999, **_BRIEF
     ),
     classifier_training=TrainingConfig(1200, schedule=1200, warmup=100, **_BRIEF),
-    sampling=Sampling(50, "ddim", vanilla_scale=1.0, robust_scale=1.0, images=1000),
+    sampling=Sampling(20, "dpm++2m-sde", 2.0, 2.0, images=1000),
 )
 
 # %% ../../nbs/running/03_presets.ipynb #ebfbb03c
