@@ -295,7 +295,7 @@ class How:
     "How to sample with guidance."
 
     steps: Count = 20  # timesteps visited
-    sampler: str = "ddim"  # a key of `rcg.solvers.SOLVERS`
+    sampler: str = "dpm++2m-sde"  # a key of `rcg.solvers.SOLVERS`
     term: str = next(iter(TERMS))  # a key of `TERMS`
     within: tuple[Natural, Count] | None = (
         None  # timesteps low <= t < high; None for all
@@ -385,7 +385,7 @@ def guidance_view(
     return _last(guidance_frames(lab, label, seed, scale, how))
 
 # %% ../../nbs/lab/00_views.ipynb #a44823e1
-SCALES = (0, 0.25, 0.5, 1, 2, 4, 8, 16)
+SCALES = (0, 0.5, 2, 4, 8, 16, 32, 128)
 
 
 @checked

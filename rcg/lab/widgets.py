@@ -302,17 +302,19 @@ def guidance_explorer(lab: Lab) -> Explorer:
     label = _class_menu(lab, 0)
     seed = widgets.BoundedIntText(0, 0, 10**6, description="seed")
     scale = widgets.FloatLogSlider(
-        4.0,
+        32.0,
         base=2,
         min=-3,
-        max=5,
+        max=7,
         step=0.5,
         description="scale s",
         readout_format=".3g",
     )
     counts = [5, 10, 20, 50, 100, 250]
     steps = widgets.SelectionSlider(options=counts, value=20, description="steps")
-    solver = widgets.Dropdown(options=list(SOLVERS), value="ddim", description="solver")
+    solver = widgets.Dropdown(
+        options=list(SOLVERS), value=How.sampler, description="solver"
+    )
     term = widgets.Dropdown(options=list(TERMS), description="guided by")
     span = dict(min=0, max=last, step=last // 50, layout=wide)
     within = widgets.IntRangeSlider(value=(0, last), description="at t in", **span)
