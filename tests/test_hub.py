@@ -78,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
         sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path, json_type = self.path, dict(Content_Type="application/json")
         if path.endswith("/repos/create"):
-            self.reply({"url": f"{self.headers['Host']}/me/digits"}, **json_type)
+            self.reply({"url": f"http://{self.headers['Host']}/me/digits"}, **json_type)
         elif "/preupload/" in path:
             names = [file["path"] for file in json.loads(sent)["files"]]
             kinds = [
@@ -90,7 +90,7 @@ class Hub(BaseHTTPRequestHandler):
             lines = [json.loads(line) for line in sent.splitlines()]
             for line in (line["value"] for line in lines if line["key"] == "file"):
                 self.files[line["path"]] = base64.b64decode(line["content"])
-            url = "http://hub/me/digits/commit/1"
+            url = f"http://{self.headers['Host']}/me/digits/commit/1"
             reply = {"success": True, "commitUrl": url, "commitOid": self.revision}
             self.reply(reply, **json_type)
         else:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['wanted_by', 'clean_classifier', 'labels_named']
 
-# %% ../../nbs/interop/04_classifiers.ipynb #2d0dde9b
+# %% ../../nbs/interop/04_classifiers.ipynb #155245b8
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..guidance import prepared
+from ..guidance import name_of, prepared
 from .checkpoints import read_weights
 from ..training import load_weights
 
