@@ -186,11 +186,12 @@ def described(
         return [inner(v) for v in value]
     if isinstance(value, Path):
         return str(value)
-    value = value.item() if hasattr(value, "item") else value
+    single = hasattr(value, "item") and getattr(value, "ndim", 0) == 0
+    value = value.item() if single else value
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"{value!r} is no setting: use numbers, texts, lists, or a dataclass of these"
+        f"{_shown(value)} is no setting: use numbers, texts, lists, or a dataclass of these"
     )
 
 # %% ../../nbs/running/00_settings.ipynb #e1d157b8
