@@ -191,7 +191,8 @@ def described(
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"{_shown(value)} is no setting: use numbers, texts, lists, or a dataclass of these"
+        f"{_shown(value)} is no setting: "
+        "use numbers, texts, lists, or a dataclass of these"
     )
 
 # %% ../../nbs/running/00_settings.ipynb #e1d157b8
