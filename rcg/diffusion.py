@@ -139,10 +139,7 @@ class NoisingProcess:
 
     @checked
     def respaced(self, steps: Count, rule: Literal["ddpm", "ddim"] = "ddpm"):
-        """The same process visiting so many timesteps, by a rule of `RESPACING`.
-
-        Raises `ValueError` for a count that the rule cannot give.
-        """
+        "Visits so many timesteps, by a rule of `RESPACING`, or raises `ValueError`."
         return type(self)(self.config, RESPACING[rule](steps, self.config.steps))
 
     def at(self, name: str, t: Tensor) -> Tensor:

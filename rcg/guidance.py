@@ -114,10 +114,7 @@ class Weighted:
 @checked
 @dataclass(frozen=True)
 class Guidance:
-    """A weighted sum of terms.
-
-    Sums, multiples and restrictions are values again; an empty one does nothing.
-    """
+    "A weighted sum of terms, and so are its multiples; an empty one does nothing."
 
     parts: tuple[Weighted, ...] = ()
 

@@ -509,7 +509,7 @@ def suspicions(
 @checked
 def without(
     opinions: Opinions,
-    raters: Sequence[Natural],  # indices into `raters`
+    raters: Sequence[Natural] | dict,  # indices into `raters`
 ) -> Opinions:
     "The answers of the others."
     return opinions.of(~np.isin(opinions.rater, list(raters)))
