@@ -380,7 +380,7 @@ def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path):
 
 def test_benchmarks(tmp_path):
     small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2)
-    small |= dict(small_batch=4, repeats=2, pictures=4, points=60, width=16)
+    small |= dict(small_batch=4, repeats=1, pictures=4, points=60, width=16)
     small |= dict(sampling_steps=2, modes=["float32", "bf16"])
     small |= dict(results=str(tmp_path / "results"))
     tables = execute("experiments/benchmarks.ipynb", tmp_path / "out.ipynb", small)
