@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .metrics import check_features
-from .running.settings import Count, Natural, Positive, settings
+from .metrics import check_features, check_sets
+from .running.settings import Count, Natural, Positive, checked, settings
 
 # %% ../nbs/08a_further_metrics.ipynb #108deb55
 @settings
@@ -38,6 +38,7 @@ class GaussianKernel:
         return torch.exp(-squared / (2 * self.width**2))
 
 # %% ../nbs/08a_further_metrics.ipynb #751f5d78
+@checked
 def mmd(
     real: Tensor,  # features (N, D)
     fake: Tensor,  # features (M, D)
@@ -48,23 +49,23 @@ def mmd(
 
     It may lie below 0. Raises `ValueError` for fewer than two rows or other widths.
     """
-    for name, x in (("real", real), ("fake", fake)):
-        check_features(x, name, least=2)
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(f"features differ in width: {real.shape[1]}, {fake.shape[1]}")
+    check_sets(real=(real, 2), fake=(fake, 2))
+    real, fake = real.double(), fake.double()
 
-    def total(x: Tensor, y: Tensor) -> float:
-        rows = x.double().split(block)
-        return sum(kernel(part, y.double()).sum().item() for part in rows)
+    def total(x: Tensor, y: Tensor, same: bool = False) -> float:
+        found = 0.0
+        for k, part in enumerate(x.split(block)):
+            values = kernel(part, y)
+            alone = values.diagonal(k * block).sum() if same else 0.0
+            found += (values.sum() - alone).item()
+        return found
 
-    def without_itself(x: Tensor) -> float:
-        alone = (kernel(row[None], row[None]).item() for row in x.double())
-        return (total(x, x) - sum(alone)) / (len(x) * (len(x) - 1))
-
-    both = total(real, fake) / (len(real) * len(fake))
-    return without_itself(real) + without_itself(fake) - 2 * both
+    n, m = len(real), len(fake)
+    within = [total(x, x, True) / (len(x) * (len(x) - 1)) for x in (real, fake)]
+    return sum(within) - 2 * total(real, fake) / (n * m)
 
 # %% ../nbs/08a_further_metrics.ipynb #7677864a
+@checked
 def kernel_distance(
     real: Tensor,  # features (N, D)
     fake: Tensor,  # features (M, D)
@@ -76,10 +77,11 @@ def kernel_distance(
 
     Raises `ValueError` if there are fewer features than a subset has.
     """
+    check_sets(real=(real, 1), fake=(fake, 1))
     if min(len(real), len(fake)) < size:
         raise ValueError(
-            f"size is {size}, but there are {len(real)} and {len(fake)} images: "
-            "take smaller subsets"
+            f"size is {size}, but there are {len(real)} real and {len(fake)} fake "
+            "images: take smaller subsets"
         )
     rng = np.random.RandomState(seed)
     draw = lambda x: x[torch.from_numpy(rng.choice(len(x), size, replace=False))]
@@ -87,6 +89,7 @@ def kernel_distance(
     return float(np.mean(values)), float(np.std(values))
 
 # %% ../nbs/08a_further_metrics.ipynb #1cc67277
+@checked
 def inception_score(
     logits: Tensor,  # (N, classes) of a classifier for generated images
     splits: Count = 10,  # parts of the images, in their order unless `seed` is given
@@ -100,15 +103,15 @@ def inception_score(
     if seed is not None:
         order = np.random.RandomState(seed).permutation(len(logits))
         logits = logits[torch.from_numpy(order)]
-    n, log_p = len(logits), logits.double().log_softmax(1)
-    scores = []
+    n, scores = len(logits), []
     for i in range(splits):
-        part = log_p[i * n // splits : (i + 1) * n // splits]
-        marginal = part.exp().mean(0).log()
-        scores.append((part.exp() * (part - marginal)).sum(1).mean().exp().item())
+        p = logits[i * n // splits : (i + 1) * n // splits].double().softmax(1)
+        divergence = (p.xlogy(p) - p.xlogy(p.mean(0))).sum(1)
+        scores.append(divergence.mean().exp().item())
     return float(np.mean(scores)), float(np.std(scores))
 
 # %% ../nbs/08a_further_metrics.ipynb #6ebc2f9c
+@checked
 def nearest_ratio(
     fake: Tensor,  # features (N, D), or flattened images
     training: Tensor,  # features (M, D) of the training set
@@ -119,8 +122,8 @@ def nearest_ratio(
 
     Raises `ValueError` for fewer than k training images.
     """
-    check_features(fake, "fake")
-    check_features(training, "training", least=k)
+    check_sets(fake=(fake, 1), training=(training, k))
+    fake, training = fake.double(), training.double()
     exact = dict(compute_mode="donot_use_mm_for_euclid_dist")
     ratios, nearest = [], []
     for part in fake.split(block):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Resize', 'Numbers', 'Draws', 'Level', 'Inception', 'features', 'check_features', 'Gaussian', 'gaussian',
-           'frechet_distance', 'in_manifold', 'Neighbourhoods', 'neighbourhoods', 'precision_recall',
+           'frechet_distance', 'in_manifold', 'check_sets', 'Neighbourhoods', 'neighbourhoods', 'precision_recall',
            'density_coverage', 'Interval', 'centred_interval', 'bootstrap', 'proportion', 'distinguishable', 'ImageSet',
            'Reference', 'pixels', 'named_extractor', 'measure', 'accuracy']
 
@@ -285,7 +285,7 @@ def in_manifold(
     block: Count = 2048,  # rows of distances held at a time
 ) -> Tensor:  # (N,) bool
     "Whether each point lies within the k-nearest-neighbour ball of any center."
-    _check_sets(points=(points, 1), centers=(centers, k + 1))
+    check_sets(points=(points, 1), centers=(centers, k + 1))
     origin = centers.mean(0).double()
     balls = _balls(centers, k, origin, block)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
@@ -297,11 +297,15 @@ def in_manifold(
     return inside
 
 
-def _check_sets(**sets: tuple[Tensor, int]):
+def check_sets(**sets: tuple[Tensor, int]):
     "Raise `ValueError` for sets of features that are too few or do not fit."
     for name, (x, least) in sets.items():
         check_features(x, name, least)
-    _check_widths(*(x for x, _ in sets.values()))
+    widths = [str(x.shape[-1]) for x, _ in sets.values()]
+    if len(set(widths)) > 1:
+        raise ValueError(
+            f"{' and '.join(sets)} features differ in width: {' and '.join(widths)}"
+        )
 
 # %% ../nbs/08_metrics.ipynb #76a6491b
 class Neighbourhoods(NamedTuple):
@@ -323,7 +327,7 @@ def neighbourhoods(
 
     Raises `ValueError` for too few images, or features that are not finite.
     """
-    _check_sets(real=(real, k + 1), fake=(fake, k + 1))
+    check_sets(real=(real, k + 1), fake=(fake, k + 1))
     origin = real.mean(0).double()
     real_balls, fake_balls = (_balls(x, k, origin, block) for x in (real, fake))
     holding = torch.zeros(len(fake), dtype=torch.int64, device=real.device)

@@ -203,6 +203,9 @@ class Mixture:
         spread: Positive,  # standard deviation of every component
         diffusion: Diffusion = Diffusion(),  # the noise that is added
     ):
+        if means.ndim != 2:
+            shape = tuple(means.shape)
+            raise ValueError(f"means must have the shape (classes, C), not {shape}")
         self.means, self.spread, self.diffusion = means, spread, diffusion
 
     def classifier(self, x_t: Tensor, t: Tensor) -> Tensor:  # (N, K)

@@ -514,9 +514,8 @@ def save_state(
             "process trains in this folder; let one of them finish"
         )
     write_table(Path(folder) / "history.csv", state.history)
-    weights, so_far = state.result.state_dict(), (state.step, state.config.steps)
-    names = dict(zip(("step", "steps"), so_far))  # done, and of how many
-    save_tensors(Path(folder) / "model.safetensors", weights, **names)
+    done = dict(step=state.step, steps=state.config.steps)
+    save_tensors(Path(folder) / "model.safetensors", state.result.state_dict(), **done)
     save_tensors(path, _tensors(state), **_metadata(state))
     state.saved = state.step
 

@@ -52,8 +52,12 @@ def test_what_cannot_be_computed(clouds):
     real, fake, logits = clouds
     with pytest.raises(ValueError, match="take smaller subsets"):
         kernel_distance(real, fake)
-    with pytest.raises(ValueError, match="differ in width: 64, 63"):
+    with pytest.raises(ValueError, match="differ in width: 64 and 63"):
         mmd(real, fake[:, :63])
+    with pytest.raises(ValueError, match="differ in width: 64 and 63"):
+        nearest_ratio(real, fake[:, :63])
+    with pytest.raises(ValueError, match="block is 0"):
+        mmd(real, fake, block=0)
     with pytest.raises(ValueError, match="at least 2"):
         mmd(real[:1], fake)
     with pytest.raises(ValueError, match="at least 10"):

@@ -234,8 +234,8 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
 def _check_finished(path: Path):
     "Warn of the weights of a training here that has not come to its end."
     about = load_tensors(path, header=True)[1] if path.suffix == ".safetensors" else {}
-    step, steps = about.get("step", 0), about.get("steps", 0)
-    if step < steps:
+    step, steps = about.get("step"), about.get("steps")
+    if isinstance(step, int) and isinstance(steps, int) and step < steps:
         warnings.warn(
             f"{path} is half trained, after {step} of {steps} steps: train it to its "
             "end, or expect little of it",

@@ -84,6 +84,8 @@ class GuidanceTerm:
         if bool(self.network) == (self.kind == "classifier_free"):
             need = "takes no network" if self.network else "needs a network"
             raise ValueError(f"the term {self.kind} {need}")
+        if self.high is not None and self.high <= self.low:
+            raise ValueError(f"high is {self.high}: it must be above low, {self.low}")
 
 # %% ../../nbs/running/06a_commands.ipynb #07eff3ad
 @settings

@@ -6,14 +6,13 @@
 __all__ = ['CARD', 'WEIGHTS', 'OnHub', 'run_card', 'text_of']
 
 # %% ../../nbs/interop/03_hub.ipynb #4ae73dd6
-import csv
 from pathlib import Path
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from safetensors.torch import load_file, save_file
 
-from .files import load_json, markdown_table
+from .files import load_json, markdown_table, read_table
 
 # %% ../../nbs/interop/03_hub.ipynb #2dcb1780
 CARD = """---
@@ -78,8 +77,7 @@ def run_card(
     "What a network was trained on and how. Raises `OSError` without settings.json."
     facts = load_json(Path(folder) / "settings.json", "give the folder of a training")
     network, attack = facts["network"], facts.get("attack")
-    with open(Path(folder) / "history.csv", encoding="utf-8") as file:
-        *_, last = csv.DictReader(file)
+    last = read_table(Path(folder) / "history.csv", numbers=False)[-1]
     rows = {
         "run": facts["kind"],
         "classes": ", ".join(facts["classes"]),

@@ -612,8 +612,7 @@ def save_reference(
         nonlocal seen
         some.extend(image for i, image in enumerate(batch, seen) if i in chosen)
         seen += len(batch)
-        x = features(batch, extractor, batch_size)
-        return _finite(x, f"features by {_name(extractor)}")
+        return features(batch, extractor, batch_size)
 
     loader = DataLoader(images, batch_size, num_workers=workers)
     mu, sigma = _moments(tqdm(loader, "reference", mininterval=3), extract)
@@ -657,9 +656,7 @@ def load_reference(
 
     Raises `ValueError` if it was made with another extractor, or is not finite.
     """
-    measured = lambda x: _finite(
-        features(x, extractor, batch_size, progress=True), "the reference"
-    )
+    measured = lambda x: features(x, extractor, batch_size, progress=True)
     if isinstance(path, Tensor):
         real = measured(path)
         return Reference(gaussian(real), real, path.shape[-1])

@@ -49,6 +49,8 @@ from rcg.guidance import (
     sample,
 )
 from ..metrics import ImageSet, accuracy
+
+# %% ../../nbs/running/07_jobs.ipynb #5c428efc
 from .checkpoints import SHIPPED, load_classifier, load_unet, shipped
 from .commands import SamplingJob, TrainingJob, launch  # noqa: F401
 from .downloads import PUBLIC, fetch, sha256

@@ -58,6 +58,11 @@ def _shown(value) -> str:
     return brief.repr(value)
 
 
+def _wanted(fault: dict) -> str:
+    "What pydantic expects, as we say it."
+    return fault["msg"].removeprefix("Input ").replace("should", "must")
+
+
 def _fault(kind: Callable, fault: dict) -> str:
     "One of pydantic's findings as a sentence."
     names, owner = list(inspect.signature(kind).parameters), kind.__qualname__
@@ -76,7 +81,7 @@ def _fault(kind: Callable, fault: dict) -> str:
         return f"{owner} has no {what} {name!r}: {meant}"
     if fault["type"].startswith("missing"):
         return f"{owner} needs {name}"
-    wanted = fault["msg"].removeprefix("Input ").replace("should", "must")
+    wanted = _wanted(fault)
     wanted = "must be a path" if fault["type"] == "path_type" else wanted
     it = "it " * wanted.startswith("must")
     return f"{name} is {_shown(fault['input'])}: {it}{wanted}"
@@ -96,13 +101,12 @@ def in_words(kind: Callable, error: ValidationError) -> str:
     return "\n".join(k + " or ".join(dict.fromkeys(v)) for k, v in lines.items())
 
 # %% ../../nbs/running/00_settings.ipynb #19b381e8
-_RULES = ConfigDict(
-    extra="forbid",
+_CALLS = ConfigDict(
     allow_inf_nan=False,
     arbitrary_types_allowed=True,
     coerce_numbers_to_str=True,  # YAML takes a folder called 2024 for a number
 )
-_CALLS = ConfigDict(**{k: v for k, v in _RULES.items() if k != "extra"})
+_RULES = ConfigDict(extra="forbid", **_CALLS)
 
 
 @dataclass_transform(frozen_default=True)
@@ -244,13 +248,10 @@ def _as_default(name: str, value, default):
     "The value with the default's type. Raises `ValueError` if it is of another."
     if default is None:
         return value
-    rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:
-        return TypeAdapter(type(default), config=rules).validate_python(value)
+        return TypeAdapter(type(default), config=_CALLS).validate_python(value)
     except ValidationError as e:
-        wanted = e.errors()[0]["msg"].removeprefix("Input ")
-        wanted = wanted.replace("should be", "must be")
-        raise ValueError(f"{name} is {value!r}: it {wanted}") from None
+        raise ValueError(f"{name} is {value!r}: it {_wanted(e.errors()[0])}") from None
 
 
 def notebook_parameters(
