@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Resize', 'Numbers', 'Draws', 'Level', 'Inception', 'features', 'check_features', 'Gaussian', 'gaussian',
            'frechet_distance', 'in_manifold', 'check_sets', 'Neighbourhoods', 'neighbourhoods', 'precision_recall',
-           'density_coverage', 'Interval', 'centred_interval', 'bootstrap', 'proportion', 'distinguishable', 'ImageSet',
-           'Reference', 'pixels', 'named_extractor', 'measure', 'accuracy']
+           'density_coverage', 'Interval', 'centred_interval', 'bootstrap', 'proportion', 'mean_interval',
+           'distinguishable', 'ImageSet', 'Reference', 'pixels', 'named_extractor', 'measure', 'accuracy']
 
 # %% ../nbs/08_metrics.ipynb #6e0ee03f
 import importlib
@@ -452,6 +452,21 @@ def proportion(
     count, n = int(hits.sum()), len(hits)
     low, high = binomtest(count, n).proportion_ci(method="wilson")
     return Interval(count / n, float(low), float(high))
+
+# %% ../nbs/08_metrics.ipynb #a1b2c3d5
+@checked
+def mean_interval(
+    values: Numbers,  # (N,) one from each experiment
+    level: Level = 0.95,  # probability that the interval is meant to have
+) -> Interval:
+    "The mean with Student's interval, which is infinite for one value."
+    from scipy.stats import t  # takes long to import
+
+    mean, n = float(values.mean()), values.size
+    if n < 2:
+        return Interval(mean, -np.inf, np.inf)
+    half = float(t.ppf((1 + level) / 2, n - 1) * values.std(ddof=1) / n**0.5)
+    return Interval(mean, mean - half, mean + half)
 
 # %% ../nbs/08_metrics.ipynb #bada65ac
 @checked

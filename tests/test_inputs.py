@@ -104,6 +104,7 @@ LEFT_OUT = {
         classifier.frozen training.evaluating""",
     "reads our own source only (tests/test_docs.py)": "running.site.*",
     "a check of sets that measures call": "metrics.check_sets",
+    "a loss, for `train`, which has checked": "further_metrics.plain_loss",
     "runs what `train` gives": "training.fit",
     "need a download (tests/test_paths.py, tests/test_download.py)": """
         metrics.Inception running.downloads.fetch data.cifar10""",
@@ -398,6 +399,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "further_metrics.kernel_distance": lambda: dict(
             real=w.features, fake=w.features, subsets=2, size=3, seed=0
         ),
+        "further_metrics.measuring_network": lambda: dict(channels=1, classes=10),
         "further_metrics.inception_score": lambda: dict(
             logits=w.features, splits=2, seed=0
         ),
@@ -422,6 +424,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "metrics.density_coverage": lambda: dict(
             real=w.features, fake=w.features + 1, k=3
         ),
+        "metrics.mean_interval": lambda: dict(values=[1.0, 2.0, 4.0]),
         "metrics.centred_interval": lambda: dict(
             value=1.0, resampled=np.arange(9.0), **level
         ),

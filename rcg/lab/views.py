@@ -78,7 +78,7 @@ class Lab:
 
 # %% ../../nbs/lab/00_views.ipynb #c46150a4
 LABS = {  # preset: unseen images, the denoiser, the first attack's ε, the first image
-    "mnist": (partial(mnist, "test"), "mnist", 3.0, 3),
+    "mnist": (partial(mnist, "test"), "mnist", 3.0, 7),
     "digits": (partial(digits, "test"), "digits-denoiser", 1.5, 0),
     "cifar10": (cifar10_samples, None, 0.5, 0),
 }

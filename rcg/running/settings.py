@@ -62,7 +62,7 @@ def _wanted(fault: dict) -> str:
     "What pydantic expects, as we say it."
     return fault["msg"].removeprefix("Input ").replace("should", "must")
 
-
+# %% ../../nbs/running/00_settings.ipynb #e809b4ad
 def _fault(kind: Callable, fault: dict) -> str:
     "One of pydantic's findings as a sentence."
     names, owner = list(inspect.signature(kind).parameters), kind.__qualname__
