@@ -99,11 +99,18 @@ LEFT_OUT = {
         running.settings.notebook_parameters""",
     "for the networks of others, see tests/test_interop.py and test_hub.py": """
         interop.* running.hub.* running.classifiers.*""",
+    "blocks and networks of torchvision, and the command (tests/test_evaluator.py)": """
+        evaluator.pooled_by evaluator.average_pool evaluator.max_pool
+        evaluator.TensorFlowInception evaluator.Activations evaluator.main
+        evaluator.tensorflow_inception evaluator.activations evaluator.adm_scores
+        evaluator.tensorflow_resize evaluator.npz_images""",
     "young, and checked by its own test": "running.report.*",
     "contexts that take a network or nothing": """
         classifier.frozen training.evaluating""",
     "reads our own source only (tests/test_docs.py)": "running.site.*",
     "a check of sets that measures call": "metrics.check_sets",
+    "parts of `save_reference` and `load_reference`, which have checked": """
+        running.images.moments running.images.stored_gaussian""",
     "a loss, for `train`, which has checked": "further_metrics.plain_loss",
     "runs what `train` gives": "training.fit",
     "need a download (tests/test_paths.py, tests/test_download.py)": """

@@ -158,7 +158,9 @@ def read_weights(
     verify(path)
     safe = path.suffix == ".safetensors"
     tensors = unwrapped(_read_safetensors(path) if safe else _read_torch(path), path)
-    wrong = [k for k, v in tensors.items() if not v.is_floating_point()]
+    counter = "num_batches_tracked"  # of batch normalisation
+    floats = {k: v for k, v in tensors.items() if v.is_floating_point()}
+    wrong = [k for k in tensors if k not in floats and not k.endswith(counter)]
     if wrong:
         raise OSError(f"{wrong[0]} in {path} is {tensors[wrong[0]].dtype}, not floats")
     return tensors

@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_FILES', 'MAX_PIXELS', 'MAX_ELONGATION', 'Side', 'Covered', 'Channels', 'NAMED', 'printable', 'read_image',
            'scaled', 'center_crop', 'random_crop', 'files_below', 'class_folders', 'check_classes', 'ImageFiles',
            'ImageFolder', 'unreadable', 'image_arrays', 'labeled_array', 'open_images', 'Pictures', 'load_images',
-           'save_images', 'save_reference', 'load_reference']
+           'save_images', 'moments', 'save_reference', 'stored_gaussian', 'load_reference']
 
 # %% ../../nbs/running/02_images.ipynb #c2dceb64
 import io
@@ -577,7 +577,7 @@ def _finite(values: Tensor, what: str) -> Tensor:
     return values
 
 
-def _moments(batches, extract: Callable) -> tuple[Tensor, Tensor]:
+def moments(batches, extract: Callable) -> tuple[Tensor, Tensor]:
     "Mean and covariance of the features of batches of images, as in `gaussian`."
     count = 0
     for batch in batches:
@@ -615,7 +615,7 @@ def save_reference(
         return features(batch, extractor, batch_size)
 
     loader = DataLoader(images, batch_size, num_workers=workers)
-    mu, sigma = _moments(tqdm(loader, "reference", mininterval=3), extract)
+    mu, sigma = moments(tqdm(loader, "reference", mininterval=3), extract)
     save_arrays(
         path,
         mu=mu.numpy(),
@@ -625,7 +625,9 @@ def save_reference(
     )
 
 # %% ../../nbs/running/02_images.ipynb #3377d293
-def _statistics(arrays: dict[str, np.ndarray], path: str | Path, size: int) -> Gaussian:
+def stored_gaussian(
+    arrays: dict[str, np.ndarray], path: str | Path, size: int
+) -> Gaussian:
     "`mu` and `sigma` of a file. Raises `ValueError` unless of that many features."
     mu, sigma = (arrays.get(k, np.array(None)) for k in ("mu", "sigma"))
     shapes = (mu.shape, sigma.shape)
@@ -673,5 +675,5 @@ def load_reference(
         )
     images, _, _ = image_arrays(arrays, path)
     real = measured(images.expand(-1, 3, -1, -1))
-    statistics = _statistics(arrays, path, real.shape[1])
+    statistics = stored_gaussian(arrays, path, real.shape[1])
     return Reference(statistics, real, images.shape[-1])

@@ -1,0 +1,162 @@
+"""ADM's evaluator against torch-fidelity 0.4.0 and SciPy 1.17.1.
+
+`FEATURES` are of `FeatureExtractorInceptionV3` of torch-fidelity with the weights of
+`randomised`, on the images of `pictures(0, 2, (20, 28))`: "2048" and "logits_unbiased",
+and of a forward hook on its `Mixed_6d.branch1x1`, of which the first seven channels in
+the order (height, width, channel). `SCORES` are of the features of `Linear`: FID by
+`fid_statistics_to_metric`, inception score by `isc_features_to_metric` with one split
+for every 5,000 samples and no shuffling, precision and recall by
+`calculate_precision_recall_full` (samples first), all of torch-fidelity, and sFID by
+`scipy.linalg.sqrtm` as in the formula.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rcg.evaluator import (
+    TensorFlowInception,
+    adm_scores,
+    main,
+    npz_images,
+    tensorflow_inception,
+)
+from rcg.running.files import save_arrays
+
+FEATURES = Path(__file__).parent / "golden" / "inception_tiny.safetensors"
+SCORES = {
+    "Inception Score": 2.303935082454016,
+    "FID": 4.328118692537785,
+    "sFID": 3.3607679295848985,
+    "Precision": 0.9909803867340088,
+    "Recall": 0.33666667342185974,
+}
+
+
+def pictures(seed: int, count: int, size: tuple[int, int]) -> np.ndarray:
+    "Random pixels (N, H, W, 3)."
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, 3, *size), np.uint8).transpose(0, 2, 3, 1)
+
+
+@torch.no_grad()
+def randomised() -> TensorFlowInception:
+    "The network with weights that are nowhere zero, and keep activations in range."
+    network, g = TensorFlowInception(), torch.Generator().manual_seed(0)
+    for name, value in sorted(network.state_dict().items()):
+        if value.is_floating_point():
+            z = torch.randn(value.shape, generator=g)
+            if name.endswith("conv.weight"):
+                value.copy_(z * (2 / value[0].numel()) ** 0.5)
+            elif name == "fc.weight":
+                value.copy_(0.5 * z)
+            elif name.endswith(("bn.weight", "running_var")):
+                value.copy_(1 + 0.1 * (z.abs() if "var" in name else z))
+            else:
+                value.copy_(0.1 * z)
+    return network
+
+
+class Linear:
+    "A network of two matrices, with more images than features."
+
+    def __init__(self):
+        rng = np.random.default_rng(7)
+        draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape)).float()
+        self.pool, self.space, self.class_ = draw(48, 16), draw(48, 12), draw(16, 10)
+
+    def __call__(self, images):
+        x = images.flatten(1).float() / 255
+        return x @ self.pool, x @ self.space
+
+    def logits(self, pooled):
+        return pooled @ self.class_
+
+
+@pytest.fixture
+def files(tmp_path):
+    "Reference and samples as ADM lays them out."
+    save_arrays(tmp_path / "real.npz", arr_0=pictures(1, 300, (4, 4)))
+    save_arrays(tmp_path / "fake.npz", arr_0=pictures(2, 5100, (4, 4)) // 4 * 3 + 40)
+    return tmp_path / "real.npz", tmp_path / "fake.npz"
+
+
+def test_features_are_those_of_the_ported_network():
+    network, expected = randomised(), load_file(FEATURES)
+    images = torch.tensor(pictures(0, 2, (20, 28))).permute(0, 3, 1, 2)
+    pooled, spatial = network(images)
+    assert pooled.shape == (2, 2048) and spatial.shape == (2, 7 * 17 * 17)
+    found = dict(pooled=pooled, spatial=spatial, logits=network.logits(pooled))
+    for name, values in found.items():
+        step = 32 if name == "logits" else 64
+        torch.testing.assert_close(
+            values[:, ::step], expected[name], atol=1e-4, rtol=1e-4, msg=name
+        )
+
+
+def test_every_score_is_that_of_a_public_implementation(files):
+    found = adm_scores(*files, Linear(), batch_size=700)
+    assert found == pytest.approx(SCORES, rel=1e-6)
+
+
+def test_stored_statistics_are_those_of_the_whole_data_set(files, tmp_path):
+    features = dict(
+        zip(
+            ("", "_s"),
+            Linear()(torch.tensor(pictures(1, 300, (4, 4))).permute(0, 3, 1, 2)),
+        )
+    )
+    statistics = {}
+    for end, x in features.items():
+        x = x.double().numpy()
+        statistics |= {f"mu{end}": x.mean(0), f"sigma{end}": np.cov(x, rowvar=False)}
+    some = pictures(1, 300, (4, 4))[:100]
+    save_arrays(tmp_path / "virtual.npz", arr_0=some, **statistics)
+    found = adm_scores(tmp_path / "virtual.npz", files[1], Linear())
+    same = ("Inception Score", "FID", "sFID")
+    assert [found[k] for k in same] == pytest.approx([SCORES[k] for k in same])
+    assert found["Precision"] != SCORES["Precision"]
+    save_arrays(tmp_path / "bare.npz", **statistics)  # no images
+    found = adm_scores(tmp_path / "bare.npz", files[1], Linear())
+    assert list(found) == list(same)
+    del statistics["mu_s"], statistics["sigma_s"]
+    save_arrays(tmp_path / "old.npz", arr_0=some, **statistics)
+    assert "sFID" not in adm_scores(tmp_path / "old.npz", files[1], Linear())
+
+
+def test_files_that_are_something_else(tmp_path):
+    path = tmp_path / "a.npz"
+    with pytest.raises(FileNotFoundError):
+        next(npz_images(path))
+    path.write_bytes(b"PK, but no archive")
+    with pytest.raises(OSError, match="a.npz is no whole .npz file"):
+        next(npz_images(path))
+    save_arrays(path, arr_1=np.arange(3))
+    with pytest.raises(OSError, match="arr_0"):
+        next(npz_images(path))
+    save_arrays(path, arr_0=np.zeros((3, 4, 4, 3), np.float32))
+    with pytest.raises(OSError, match=r"must be uint8 \(N, H, W, 3\), not float32"):
+        next(npz_images(path))
+    save_arrays(path, arr_0=pictures(0, 4, (8, 8)))
+    damaged = bytearray(path.read_bytes())
+    damaged[-400] ^= 1  # in the last picture
+    path.write_bytes(damaged)
+    with pytest.raises(OSError, match="CRC"):
+        list(npz_images(path))
+
+
+def test_weights_that_are_something_else(files, tmp_path, monkeypatch, capsys):
+    torch.save({"fc.weight": torch.ones(3, 4)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="does not hold the weights of Inception V3"):
+        tensorflow_inception(tmp_path / "other.pth")
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    with pytest.raises(SystemExit, match="no route to host.*pass it as `weights`"):
+        main(list(map(str, files)))
