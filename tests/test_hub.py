@@ -31,7 +31,7 @@ def test_a_folder_there_and_back(kind, tmp_path):
         Classifier: (load_classifier, "digits-robust"),
     }[kind]
     network = load(name)
-    network.save_pretrained(tmp_path, model_card_kwargs={"records": card(name)})
+    network.save_pretrained(tmp_path, card(name))
     again = kind.from_pretrained(tmp_path)
     assert again.config == network.config and same(again, network)
     assert not again.training and again.out[2].training is False
@@ -116,7 +116,7 @@ PUSH_AND_PULL = """
 from rcg.checkpoints import load_classifier
 from rcg.classifier import Classifier
 network = load_classifier("digits-robust")
-network.push_to_hub("me/digits", token="hf_x", model_card_kwargs={"records": "by hand"})
+network.push_to_hub("me/digits", "by hand", token="hf_x")
 again = Classifier.from_pretrained("me/digits", token=False)
 pairs = zip(network.parameters(), again.parameters(), strict=True)
 print("same:", all(a.equal(b) for a, b in pairs))
