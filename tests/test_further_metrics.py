@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import (
+    Compose,
+    InterpolationMode,
+    Normalize,
+    Resize,
+    ToTensor,
+)
 
+from rcg.data import from_uint8
 from rcg.further_metrics import (
     GaussianKernel,
     inception_score,
@@ -11,6 +20,7 @@ from rcg.further_metrics import (
     mmd,
     nearest_ratio,
 )
+from rcg.metrics import DINOv2, named_extractor
 
 # torch_fidelity.metric_kid.kid_features_to_metric and metric_isc.isc_features_to_metric
 # of the features below, with a cubic kernel but where a Gaussian of σ = 10 is named
@@ -66,3 +76,52 @@ def test_what_cannot_be_computed(clouds):
         nearest_ratio(fake, real[:49])
     with pytest.raises(ValueError, match="not finite"):
         nearest_ratio(fake / 0, real)
+
+
+@torch.no_grad()
+def test_dinov2_sees_what_its_authors_show_it(monkeypatch):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    extract = DINOv2(model="vit_small_patch14_dinov2", pretrained=False)
+    torch.manual_seed(0)
+    model = timm.create_model("vit_small_patch14_dinov2", num_classes=0).eval()
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    resize = Resize((224, 224), InterpolationMode.BICUBIC)
+    published = Compose([resize, ToTensor(), Normalize(mean, std)])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), np.uint8)
+    shown = torch.stack([published(Image.fromarray(x)) for x in pixels])
+    images = from_uint8(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    found = extract(images)
+    assert found.shape == (2, 384)
+    # at each of 16×16 patches, bicubic between the 37×37 positions (A = -0.75)
+    torch.testing.assert_close(
+        extract.network.pos_embed[0, 1 + 16 * 4 + 9],
+        bicubic(model.pos_embed[0, 1:].unflatten(0, (37, 37)), 4, 9, 37 / 16.1),
+        atol=1e-5,
+        rtol=0,
+    )
+    model.set_input_size(img_size=224)
+    model.pos_embed = extract.network.pos_embed
+    torch.testing.assert_close(found, model(shown))
+
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(RuntimeError, match="no route to host.*hf download timm/vit_la"):
+        named_extractor("dinov2")
+
+
+def bicubic(grid, i: int, j: int, scale: float):
+    "The value of a grid (n, n, D) in the middle of cell (i, j) of a coarser one."
+
+    def weight(d: float) -> float:
+        a, d = -0.75, abs(d)
+        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+        return near if d <= 1 else a * (d**3 - 5 * d**2 + 8 * d - 4) * (d < 2)
+
+    y, x = (scale * (k + 0.5) - 0.5 for k in (i, j))
+    rows, columns = (range(int(v) - 1, int(v) + 3) for v in (y, x))
+    return sum(
+        weight(y - p) * weight(x - q) * grid[p, q] for p in rows for q in columns
+    )

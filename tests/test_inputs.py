@@ -114,7 +114,7 @@ LEFT_OUT = {
     "a loss, for `train`, which has checked": "further_metrics.plain_loss",
     "runs what `train` gives": "training.fit",
     "need a download (tests/test_paths.py, tests/test_download.py)": """
-        metrics.Inception running.downloads.fetch data.cifar10""",
+        metrics.Inception metrics.DINOv2 running.downloads.fetch data.cifar10""",
     "takes what pydantic has found": "running.settings.in_words",
     "widgets that hold others (tests/test_explore.py)": """
         lab.widgets.Explorer lab.widgets.ImageChoice lab.widgets.AttackChoice
@@ -448,6 +448,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         ),
         "metrics.pixels": lambda: dict(images=x),
         "metrics.named_extractor": lambda: dict(name="pixels"),
+        "metrics.imported": lambda: dict(name="rcg.metrics:pixels", what="extractor"),
         "metrics.measure": lambda: dict(
             samples=w.set,
             real=w.reference,
