@@ -154,7 +154,7 @@ def _show_signed(ax: Axes, gradient: Tensor):
     ax.set(xticks=[], yticks=[], frame_on=False)
     ax.set_title(f"signed, length {gradient.norm():.3g}", fontsize=9)
 
-
+# %% ../../nbs/lab/00_views.ipynb #95fac1e9
 def _show_classes(ax: Axes, probability: Tensor, names: Sequence[str], colour: str):
     "Bars of the most probable classes."
     top = probability.topk(min(5, len(names)))
@@ -165,7 +165,7 @@ def _show_classes(ax: Axes, probability: Tensor, names: Sequence[str], colour: s
     ax.set(xlim=(0, 1))
     ax.set_title("p(y | x_t)", fontsize=9)
 
-
+# %% ../../nbs/lab/00_views.ipynb #77254bb5
 def _draw_gradients(x_t: Tensor, found: list[dict], lab: Lab, title: str) -> Figure:
     count, names = len(lab.classifiers), list(lab.classifiers)
     fig = Figure(figsize=(8, 0.4 + 1.9 * count), layout="constrained")
@@ -270,7 +270,7 @@ def attack_frames(
             }
             yield partial(_draw_attack, copied, title)
 
-
+# %% ../../nbs/lab/00_views.ipynb #b8a028ee
 def attack_view(
     lab: Lab, image: Tensor, label: int, attack: Attack, t: int = 0
 ) -> Figure:
@@ -331,7 +331,7 @@ def _draw_images(
     grid = torch.stack(shown).cpu(), len(at), list(rows), list(columns)
     return image_grid(*grid, ax=fig.subplots())
 
-
+# %% ../../nbs/lab/00_views.ipynb #20bf726c
 def _drawing(lab: Lab, label: int, seed: int, how: How) -> Callable:
     "A function of a classifier and a scale that draws this sample, step by step."
     if lab.denoiser is None:
@@ -377,7 +377,7 @@ def guidance_frames(
         row.append(state.x[0])
     yield partial(_draw_images, rows, columns, at, title)
 
-
+# %% ../../nbs/lab/00_views.ipynb #7272dd34
 def guidance_view(
     lab: Lab, label: int, seed: int = 0, scale: float = 1.0, how: How = How()
 ) -> Figure:
@@ -411,7 +411,7 @@ def strip_frames(
             rows[name].append(state.x[0])
     yield partial(_draw_images, rows, columns, at, title)
 
-
+# %% ../../nbs/lab/00_views.ipynb #c89203ba
 def strip_view(
     lab: Lab,
     label: int,

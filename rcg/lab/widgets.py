@@ -156,7 +156,7 @@ def _report(
         if whole and number == explorer.worker.number:
             explorer.say(f"{perf_counter() - start:.1f} s")
 
-
+# %% ../../nbs/lab/02_widgets.ipynb #96587c3e
 def _fail(explorer: Explorer, number: int, error: Exception):
     "Say what went wrong."
     with explorer._showing:
@@ -220,7 +220,7 @@ def _timestep(lab: Lab, value: int) -> widgets.IntSlider:
     last, wide = lab.diffusion.config.steps - 1, {"width": "32em"}
     return widgets.IntSlider(value, 0, last, description="t", layout=wide)
 
-
+# %% ../../nbs/lab/02_widgets.ipynb #c4be125f
 @checked
 def gradient_explorer(lab: Lab) -> Explorer:
     "Image, class and timestep to choose, and `gradient_view` beneath."

@@ -41,7 +41,7 @@ def tensors_checksum(tensors: dict[str, Tensor]) -> str:
         digest.update(x.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #c6759122
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
@@ -214,7 +214,7 @@ def _changed(kind: type[nn.Module], config, tensors: dict[str, Tensor]) -> dict:
     found = {k: len(tensors[v]) for k, v in places.items() if v in tensors}
     return {k: v for k, v in found.items() if getattr(config, k) != v}
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #ca55bd3d
 def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
     "The presets whose network of this kind has exactly these parameters."
     shapes, fits = {k: v.shape for k, v in tensors.items()}, []
@@ -244,7 +244,7 @@ def _check_finished(path: Path):
             stacklevel=4,
         )
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #418cc72a
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.Module:
     "A network of this kind and settings with the weights of a file."
     file = Path(path) if Path(path).exists() else run_path(path)
@@ -268,7 +268,7 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.
         raise ValueError(f"{e}\nThey fit {fits}.") from None
     return model.eval()
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #61eaa12f
 def _named(path: str | Path, preset_name: str | None) -> tuple[str | Path, str]:
     "File and preset of a network that may be given by name."
     if path in SHIPPED:
@@ -359,7 +359,7 @@ def _parser():
     commands.add_subcommand("convert", to, help="rewrite a file as safetensors")
     return parser
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #d5ddb105
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.checkpoints`."
     given = _parser().parse_args(arguments)

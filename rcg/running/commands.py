@@ -131,7 +131,7 @@ def _here(command: str, job):
     actions = {"train": jobs.train_job, "sample": jobs.sample_job, "pack": jobs.pack}
     return actions[command](job)
 
-
+# %% ../../nbs/running/06a_commands.ipynb #e39aaa89
 def launch(
     command: str,  # "train" or "sample"
     job: TrainingJob | SamplingJob,
@@ -185,7 +185,7 @@ def _comments(kind: type) -> dict[str, str]:
         return {}
     return dict(re.findall(r"^    (\w+): .*  # (.*)$", source, re.MULTILINE))
 
-
+# %% ../../nbs/running/06a_commands.ipynb #bf76603a
 def _values(annotation) -> str:
     "What a setting can be, for the help: its choices, or just a value."
     for part in (annotation, *get_args(annotation)):
@@ -193,7 +193,7 @@ def _values(annotation) -> str:
             return "|".join(get_args(part))
     return "VALUE"
 
-
+# %% ../../nbs/running/06a_commands.ipynb #877f76d2
 def _parser(**options):
     "jsonargparse's parser, with short help and errors that are raised."
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
@@ -207,7 +207,7 @@ def _parser(**options):
     rules = dict(exit_on_error=False, print_config=None, formatter_class=Help)
     return ArgumentParser(**rules, **options)
 
-
+# %% ../../nbs/running/06a_commands.ipynb #37897281
 def _options(kind: type):
     "A parser for the settings of a kind of job."
     from jsonargparse import SUPPRESS, ActionConfigFile

@@ -100,7 +100,7 @@ def _answer(url: str, done: int, tag: str):
             raise
         return _answer(url, 0, "")  # nothing follows what we have: do not trust it
 
-
+# %% ../../nbs/running/05_downloads.ipynb #7c42e327
 def _receive(answer, part: Path, done: int, quiet: bool):
     "Append to a partial file. Raises `OSError` if the connection breaks off."
     length = answer.headers["Content-Length"]
@@ -115,7 +115,7 @@ def _receive(answer, part: Path, done: int, quiet: bool):
     if total not in (None, size):
         raise OSError(f"the connection broke off after {size} of {total} bytes")
 
-
+# %% ../../nbs/running/05_downloads.ipynb #190c14e5
 def _continue(url: str, part: Path, quiet: bool):
     "Fetch what is missing of a partial file."
     version = part.with_suffix(".tag")  # that the partial file is of
@@ -145,7 +145,7 @@ def _persist(url: str, path: Path, part: Path, tries: int, quiet: bool):
                 ) from e
             time.sleep(0.5 * 2**failures if failures > 1 else 0)
 
-
+# %% ../../nbs/running/05_downloads.ipynb #702b9b65
 @contextmanager
 def _alone(path: Path):
     "One process at a time downloads a file, and the others wait for it."

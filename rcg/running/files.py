@@ -34,7 +34,7 @@ def _sweep(path: Path):
             if time.time() - draft.stat().st_mtime > 3600:
                 draft.unlink()
 
-
+# %% ../../nbs/running/01_files.ipynb #bbd56342
 @checked
 @contextmanager
 def atomic_write(path: str | Path):
@@ -89,7 +89,7 @@ def save_json(path: str | Path, value):
     with atomic_write(path) as draft:
         draft.write_text(text + "\n", encoding="utf-8")
 
-
+# %% ../../nbs/running/01_files.ipynb #31ea67ea
 @checked
 def load_json(
     path: str | Path,
@@ -124,7 +124,7 @@ def _number(text: str) -> int | float | str:
                 return kind(text)
     return text
 
-
+# %% ../../nbs/running/01_files.ipynb #be703ff7
 def _records(path: Path) -> list[tuple[int, list[str]]]:
     "The rows of a CSV file that are not blank, each with the line it ends in."
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -134,7 +134,7 @@ def _records(path: Path) -> list[tuple[int, list[str]]]:
         table = csv.reader(file, delimiter=divider, strict=True)
         return [(table.line_num, row) for row in table if row]
 
-
+# %% ../../nbs/running/01_files.ipynb #35a14e48
 @checked
 def read_table(
     path: str | Path,
@@ -185,7 +185,7 @@ def save_arrays(
     with atomic_write(path) as draft, open(draft, "wb") as file:
         np.savez(file, **arrays)
 
-
+# %% ../../nbs/running/01_files.ipynb #acad960b
 def _check_archive(path: Path):
     "Raise `ValueError` if an archive is damaged, or unpacks to an absurd size."
     with zipfile.ZipFile(path) as archive:

@@ -151,7 +151,7 @@ def _attack(job: TrainingJob, base: Attack) -> Attack:
     same = (threat, steps) == (base.threat, base.steps)
     return Attack(threat, steps, job.step_size or (base.step_size if same else None))
 
-
+# %% ../../nbs/running/07_jobs.ipynb #24a2ad2a
 def _training(job: TrainingJob, base: TrainingConfig) -> TrainingConfig:
     "The preset's training settings with the job's changes."
     names = {f.name for f in fields(TrainingConfig)} & {f.name for f in fields(job)}
@@ -160,7 +160,7 @@ def _training(job: TrainingJob, base: TrainingConfig) -> TrainingConfig:
     share = max(1, len(ours) // job.processes)
     return replace(base, **changes | {"workers": min(job.workers, share)})
 
-
+# %% ../../nbs/running/07_jobs.ipynb #51903ba0
 def _validation(job: TrainingJob, p: Preset) -> str:
     "The held-out images; a denoiser is not validated."
     if job.network == "denoiser":
@@ -234,7 +234,7 @@ def contents(
         digest.update(part)
     return digest.hexdigest()[:16]
 
-
+# %% ../../nbs/running/07_jobs.ipynb #09b5ac84
 def training_run(plan: TrainingPlan, data: Dataset) -> Run:
     "The plan's directory. Raises `ValueError` if it holds another run."
     return Run(
@@ -262,7 +262,7 @@ def _unreadable(source: ImageSource, data: ImageFolder, workers: int) -> dict[st
         save_json(source.scan, scan)
     return scan["unreadable"]
 
-
+# %% ../../nbs/running/07_jobs.ipynb #1921ea4a
 def check_images(source: ImageSource, workers: int) -> tuple[list[str], Dataset]:
     """Read all images of a folder; returns a report and the images that are left.
 
@@ -300,7 +300,7 @@ def _same_classes(ours: list[str], theirs: list[str]):
             "order differs. Name their folders alike"
         )
 
-
+# %% ../../nbs/running/07_jobs.ipynb #ef9e1b65
 def _check_data(plan: TrainingPlan) -> tuple[list[str], Dataset]:
     "Look at all images that the plan needs."
     lines, data = check_images(plan.train, plan.training.workers)
@@ -324,7 +324,7 @@ def _need(what: str, needed: float, available: float, advice: str) -> str:
         )
     return f"{what}: {_gigabytes(needed)} of {_gigabytes(available)}"
 
-
+# %% ../../nbs/running/07_jobs.ipynb #7a9d7e8f
 def _free_memory(device: torch.device) -> int:
     "Bytes, of the GPU if there is one."
     if device.type == "cuda":
@@ -355,7 +355,7 @@ def _check_size(plan: TrainingPlan) -> list[str]:
         ),
     ]
 
-
+# %% ../../nbs/running/07_jobs.ipynb #dddb0c9b
 def _check_folder(plan: TrainingPlan, data: Dataset):
     "Raise `OSError` if nothing can be written, `ValueError` if another run is there."
     if (plan.folder / "settings.json").exists():
@@ -401,7 +401,7 @@ def _seconds_per_step(plan: TrainingPlan, loss, data: Dataset) -> float:
         pass
     return (time.perf_counter() - start) / count
 
-
+# %% ../../nbs/running/07_jobs.ipynb #e7b73df9
 def _peak_memory(device: torch.device) -> int:
     "Bytes, of the GPU if there is one; what is free again is given back to others."
     if device.type == "cuda":
@@ -412,7 +412,7 @@ def _peak_memory(device: torch.device) -> int:
     memory = psutil.Process().memory_info()
     return getattr(memory, "peak_wset", memory.rss)
 
-
+# %% ../../nbs/running/07_jobs.ipynb #b6c851b6
 def _trial(plan: TrainingPlan, data: Dataset) -> list[str]:
     "What a few real training steps say about the rest."
     device, job, losses = PartialState().device, plan.job, [plan.loss]
@@ -440,7 +440,7 @@ def this_process() -> PartialState:
     # notices if a process dies.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
-
+# %% ../../nbs/running/07_jobs.ipynb #80d3d607
 def allow_tf32(allowed: bool):
     "Let GPUs shorten float32 products to 19 bits, or not."
     torch.set_float32_matmul_precision("high" if allowed else "highest")
@@ -520,7 +520,7 @@ def stop_signals() -> Iterator[list[int]]:
         for kind, handler in before.items():
             signal.signal(kind, handler)
 
-
+# %% ../../nbs/running/07_jobs.ipynb #98095f5f
 def _any_process(flag: bool, where: PartialState) -> bool:
     "Whether the flag is set in one of the processes."
     if where.num_processes == 1:
@@ -543,7 +543,7 @@ def _stoppable(
                 )
             yield state
 
-
+# %% ../../nbs/running/07_jobs.ipynb #267480fb
 def _validated(
     steps: Iterator[TrainingState], validate: Validation
 ) -> Iterator[TrainingState]:
@@ -593,7 +593,7 @@ class Task(NamedTuple):
         except (OSError, SyntaxError):  # what Pillow raises for a damaged PNG
             return False
 
-
+# %% ../../nbs/running/07_jobs.ipynb #f5d4fece
 @dataclass(frozen=True)
 class SamplingPlan:
     "A sampling job with everything looked up."
@@ -617,7 +617,7 @@ def _class_names(job: SamplingJob, classes: int) -> list[str] | None:
     fit = isinstance(names, list) and len(set(names)) == classes
     return names if fit and all(Path(name).name == name for name in names) else None
 
-
+# %% ../../nbs/running/07_jobs.ipynb #01b8653e
 def _tasks(job: SamplingJob, count: int, classes: int, names) -> list[Task]:
     "Seed, label and file of every image."
     labels = list(range(classes)) if job.labels is None else job.labels
@@ -631,7 +631,7 @@ def _tasks(job: SamplingJob, count: int, classes: int, names) -> list[Task]:
         tasks.append(Task(seed, label, file))
     return tasks
 
-
+# %% ../../nbs/running/07_jobs.ipynb #38b1dbdd
 def sampling_plan(job: SamplingJob) -> SamplingPlan:
     "Look up everything that a job needs. Raises `ValueError` for what does not fit."
     p = preset(job.preset)
@@ -663,7 +663,7 @@ def find_file(name: str) -> Path:
         )
     return run_path(name)
 
-
+# %% ../../nbs/running/07_jobs.ipynb #0cdbc2c2
 @checked
 def reference_images(name: str) -> Path | Tensor:
     """What samples are measured against.
@@ -684,7 +684,7 @@ class Networks(NamedTuple):
     others: list[UNet | Classifier | None]  # of the job's further terms
     hashes: dict[str, str]  # of the files
 
-
+# %% ../../nbs/running/07_jobs.ipynb #02057466
 def load_networks(job: SamplingJob, device) -> Networks:
     "Raises `ValueError` if weights are not the preset's, `OSError` for bad files."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[job.dtype]
@@ -729,7 +729,7 @@ def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
         guidance += made.within(term.low, term.high)
     return guidance
 
-
+# %% ../../nbs/running/07_jobs.ipynb #90a1c152
 def draw(
     plan: SamplingPlan, networks: Networks, tasks: list[Task], device, cost: Cost
 ) -> Tensor:
@@ -740,7 +740,7 @@ def draw(
     seeds = [task.seed for task in tasks]
     return sample(networks.unet, plan.diffusion, labels, seeds=seeds, **how)
 
-
+# %% ../../nbs/running/07_jobs.ipynb #f1a94ebe
 def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
     "The plan's directory. Raises `ValueError` if it holds other images."
     return Run(
@@ -772,7 +772,7 @@ def _save_png(picture: Tensor, task: Task, plan: SamplingPlan):  # (C, H, W) uin
     with atomic_write(task.file) as draft:
         Image.fromarray(pixels).save(draft, "PNG", pnginfo=said)
 
-
+# %% ../../nbs/running/07_jobs.ipynb #f2316aee
 def sample_job(job: SamplingJob) -> list[Path]:
     "Draw the images that are not there yet, and return the files of all."
     plan, where = job.resolve(), this_process()

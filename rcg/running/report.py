@@ -57,7 +57,7 @@ def scale_report(
             shares[s] = proportion(judge(images).argmax(1) == labels)
     return shares
 
-
+# %% ../../nbs/running/08a_report.ipynb #dd5c5f5d
 def recommended_scale(shares: dict[float, Interval]) -> float:
     "The smallest scale that is not distinguishably below the best one."
     best = max(shares.values(), key=lambda share: share.value)

@@ -44,7 +44,7 @@ def claim(
     finally:
         lock.release()
 
-
+# %% ../../nbs/running/04_runs.ipynb #cd3d0345
 @checked
 def is_claimed(path: Path) -> bool:
     "Whether a living process holds this claim."

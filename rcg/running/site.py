@@ -168,7 +168,7 @@ def notebooks(
     contents = sidebar["website"]["sidebar"]["contents"]
     return [page for section in contents for page in section["contents"]]
 
-
+# %% ../../nbs/running/09_site.ipynb #3dcc81c2
 def page_of(notebook: str) -> str:
     "The address of a notebook's page, relative to the site."
     return re.sub(r"(^|/)\d+[a-z0-9]*_", r"\1", notebook.lower()).replace(
@@ -416,7 +416,7 @@ def thumbnail(
     image.save(file, "WEBP", quality=70)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
-
+# %% ../../nbs/running/09_site.ipynb #65253ce7
 def gallery(
     nbs: Path,  # the folder of the notebooks
 ) -> str:

@@ -74,7 +74,7 @@ def seconds_left(sweep: Sweep) -> float | None:
     left = count["waiting"] + count["running"] / 2
     return left * sum(times) / len(times) / max(1, count["running"])
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #831f4dc7
 def _note(sweep: Sweep, key: str, state: str) -> str:
     "How long a cell took, or why it failed."
     if state == "done":
@@ -84,7 +84,7 @@ def _note(sweep: Sweep, key: str, state: str) -> str:
         return error.splitlines()[0].replace("|", "/")
     return ""
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #d3327c5f
 def _distinguishing(cells: list[dict]) -> list[str]:
     "The plain settings in which cells differ."
     names = dict.fromkeys(name for cell in cells for name in cell)
@@ -133,7 +133,7 @@ def _do(sweep: Sweep, key: str, function: Callable) -> str:
     sweep.file(key, "failed.json").unlink(missing_ok=True)
     return "done"
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #d240a527
 def _attend_to(sweep: Sweep, key: str, function: Callable, retried: int | None) -> str:
     "Do a cell if it is not settled: done, failed, settled or taken."
     with claim(sweep.lock(key)) as mine:
@@ -161,7 +161,7 @@ def _need_locks(sweep: Sweep):
             "choose a folder on another one"
         )
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #97bc6f12
 class _Patience:
     "Raises `RuntimeError` when so many cells have failed in a row."
 

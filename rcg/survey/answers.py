@@ -56,7 +56,7 @@ class Pair:
     origin: str  # of both samples, like "207/000012.png"; raters do not see it
     images: dict[str, str]  # file in `images/` by method
 
-
+# %% ../../nbs/survey/00_answers.ipynb #37a984e7
 @settings
 class Survey:
     "Pairs to be judged."
@@ -211,7 +211,7 @@ def _now() -> str:
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
-
+# %% ../../nbs/survey/00_answers.ipynb #15bc1337
 class Raters(Store):
     "Who takes part."
 
@@ -263,7 +263,7 @@ class Task:
     left: str  # the method on the left
     right: str  # the method on the right
 
-
+# %% ../../nbs/survey/00_answers.ipynb #5dcf1133
 @settings
 class Answer:
     "What a rater says about one pair."
@@ -286,7 +286,7 @@ def _last_version(
                ORDER BY version DESC LIMIT 1"""
     return db.execute(query, [rater, place]).fetchone()
 
-
+# %% ../../nbs/survey/00_answers.ipynb #fb916a92
 class Answers(Raters):
     "The answers to a survey, and who may give them."
 

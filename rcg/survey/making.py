@@ -33,7 +33,7 @@ def _from_folder(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
         raise ValueError(f"{root} must hold one folder per class, each with images")
     return {n: root / n for n in names}, {n: Path(n).parts[0] for n in names}
 
-
+# %% ../../nbs/survey/02_making.ipynb #46fa65c1
 def _by_position(images, labels) -> tuple[dict, dict[str, str]]:
     "Images (H, W, 3), and their classes, by position; both are tensors."
     pictures = images.permute(0, 2, 3, 1).numpy()
@@ -50,7 +50,7 @@ def _from_file(path: Path) -> tuple[dict, dict[str, str]]:
         raise ValueError(f"{path} has no labels: store them as `arr_1`")
     return _by_position(found.images, found.labels)
 
-
+# %% ../../nbs/survey/02_making.ipynb #ec14d37b
 def _from_memory(images, labels) -> tuple[dict, dict[str, str]]:
     "The same from images in [-1, 1] and labels, both tensors."
     from rcg.data import to_uint8
@@ -86,7 +86,7 @@ def _same_sampling(sources: dict[str, object]):
             f"({'; '.join(changed)}): draw them alike"
         )
 
-
+# %% ../../nbs/survey/02_making.ipynb #5059beb4
 def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dict]]:
     "The classes of samples that both methods have, and each method's pictures."
     _same_sampling(samples)
@@ -163,7 +163,7 @@ def named_classes(
             ) from None
     return None if names is None else list(names)
 
-
+# %% ../../nbs/survey/02_making.ipynb #286a047d
 def _in_words(label: str, names: list[str] | None) -> str:
     if names is None:
         return label
@@ -187,7 +187,7 @@ def _png(sample) -> tuple[bytes, tuple[int, int]]:
     bare.save(file, "PNG")
     return file.getvalue(), image.size
 
-
+# %% ../../nbs/survey/02_making.ipynb #79932c56
 def _write_pair(
     folder: Path,  # of images
     samples: dict[str, object],  # sample by method
@@ -216,7 +216,7 @@ def _in_brief(source) -> str:
     digest = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures))
     return digest.hexdigest()[:16]
 
-
+# %% ../../nbs/survey/02_making.ipynb #bda4740e
 def _made_before(folder: Path, made_from: dict) -> Survey:
     "The survey in a folder, if it was made from the same."
     if not (folder / "survey.json").exists():
@@ -239,7 +239,7 @@ def _check_methods(methods: Sequence[str]):
             f"and are not 'same', but these are {', '.join(methods) or 'none'}"
         )
 
-
+# %% ../../nbs/survey/02_making.ipynb #4c424924
 def _check_difference(survey: Survey):
     "Raise `ValueError` if both methods have the same images throughout."
     first, second = (

@@ -76,7 +76,7 @@ def _tidy(rows: list[dict]) -> list[dict]:
             )
     return rows
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #44f93141
 def _both(chosen: list[str], methods: tuple[str, str] | None) -> tuple[str, str]:
     "The two methods, given or found among the answers."
     found = sorted(set(chosen) - {"same"})
@@ -92,7 +92,7 @@ def _both(chosen: list[str], methods: tuple[str, str] | None) -> tuple[str, str]
         "correct the table, or name both as methods=(first, second)"
     )
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #1e16e6f6
 def _only_once(raters: list[str], pairs: list[str]):
     "Raise `ValueError` if a rater has answered a pair more than once."
     twice = [key for key, n in Counter(zip(raters, pairs)).items() if n > 1]
@@ -110,7 +110,7 @@ def _utc(text: str) -> np.datetime64:
     time = datetime.fromisoformat(text).astimezone(UTC)
     return np.datetime64(time.replace(tzinfo=None), "ms")
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #42adadc7
 def _seconds(text: str) -> float:
     "A duration; not a number, if blank."
     if float(text or 0) < 0:
@@ -505,7 +505,7 @@ def suspicions(
             found[rater] = reasons
     return found
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #6070e881
 @checked
 def without(
     opinions: Opinions,

@@ -42,7 +42,7 @@ def _is_number(host: str) -> bool:
     except ValueError:
         return False
 
-
+# %% ../../nbs/survey/03_serving.ipynb #d7b274ce
 class _Handler(RequestHandler):
     "What all answers have in common."
 
@@ -70,7 +70,7 @@ class _Text(_Handler):
         self.set_header("Content-Type", f"text/{self.kind}; charset=UTF-8")
         self.finish(self.text)
 
-
+# %% ../../nbs/survey/03_serving.ipynb #7e0cc574
 class _Screens(_Handler):
     "A screen for every message."
 
@@ -124,7 +124,7 @@ def application(
         log_function=lambda _: None,  # who visits is nobody's business
     )
 
-
+# %% ../../nbs/survey/03_serving.ipynb #1e5ccf65
 class _Missing(_Handler):
     "Any other address."
 
@@ -155,7 +155,7 @@ class _Server(HTTPServer):
         self.open -= 1
         super().on_close(connection)
 
-
+# %% ../../nbs/survey/03_serving.ipynb #1c1ab424
 async def _answer(application: Application, sockets: list[socket.socket]):
     limits = dict(max_body_size=4096, idle_connection_timeout=60, body_timeout=15)
     _Server(application, **limits).add_sockets(sockets)
@@ -244,7 +244,7 @@ def export(
     write_table(run_path(file), safe)
     print(f"{len(rows)} answers in {run_path(file)}")
 
-
+# %% ../../nbs/survey/03_serving.ipynb #477840c1
 @checked
 def remove(
     folder: str,  # of the survey
