@@ -322,6 +322,8 @@ def train(
     """
     words = getattr(loss, "__qualname__", repr(loss))
     task = {"loss": words, "data": f"{type(data).__name__} of {len(data)}"}
+    if isinstance(names := getattr(data, "classes", None), list | tuple):
+        model.class_names = list(names)
     state, where = TrainingState(model, config, task), PartialState()
     rank, world = where.process_index, where.num_processes
     if folder and (Path(folder) / CHECKPOINT).exists():
@@ -515,6 +517,7 @@ def save_state(
         )
     write_table(Path(folder) / "history.csv", state.history)
     done = dict(step=state.step, steps=state.config.steps)
+    done["classes"] = getattr(state.model, "class_names", None)
     save_tensors(Path(folder) / "model.safetensors", state.result.state_dict(), **done)
     save_tensors(path, _tensors(state), **_metadata(state))
     state.saved = state.step

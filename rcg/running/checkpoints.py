@@ -233,9 +233,14 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
     return fits
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3354d2c1
+def _header(path: Path) -> dict:
+    "What the file of a training here says of its network."
+    return load_tensors(path, header=True)[1] if path.suffix == ".safetensors" else {}
+
+
 def _check_finished(path: Path):
     "Warn of the weights of a training here that has not come to its end."
-    about = load_tensors(path, header=True)[1] if path.suffix == ".safetensors" else {}
+    about = _header(path)
     step, steps = about.get("step"), about.get("steps")
     if isinstance(step, int) and isinstance(steps, int) and step < steps:
         warnings.warn(
@@ -266,6 +271,10 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.
         fits = [*_fitting(UNet, tensors), *_fitting(Classifier, tensors)]
         fits = ", ".join(fits) or "no network of any preset"
         raise ValueError(f"{e}\nThey fit {fits}.") from None
+    names = _header(file).get("classes")
+    model.class_names = names if names and len(names) == config.classes else None
+    if file.stem in SHIPPED and file == shipped(file.stem):
+        model.name = file.stem
     return model.eval()
 
 # %% ../../nbs/running/06_checkpoints.ipynb #61eaa12f
@@ -337,7 +346,8 @@ def convert(
     if Path(target).suffix != ".safetensors":
         raise ValueError(f"{target} must end in .safetensors: that is what it will be")
     tensors = {k: v.to(dtype or v.dtype) for k, v in read_weights(path).items()}
-    save_tensors(target, tensors, checksum=tensors_checksum(tensors))
+    known = {k: v for k, v in _header(Path(path)).items() if k == "classes"}
+    save_tensors(target, tensors, checksum=tensors_checksum(tensors), **known)
 
 # %% ../../nbs/running/06_checkpoints.ipynb #26b40d94
 def _parser():

@@ -76,8 +76,8 @@ def labels_named(
 def knows_t(network: nn.Module) -> bool:
     "Whether its `forward` needs a second argument, or has one called `t`."
     _, *more = inspect.signature(network.forward).parameters.values()
-    needed = (p for p in more if p.default is p.empty and p.kind not in (2, 3, 4))
-    return any(needed) or any(p.name == "t" for p in more)
+    named = [p for p in more if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return any(p.default is p.empty or p.name == "t" for p in named)
 
 
 class CustomClassifier(nn.Module):
@@ -111,18 +111,17 @@ def custom_classifier(
     Raises `ValueError` if there is no such function, or its network does not take
     images and give logits.
     """
-    make, size = imported(architecture, "architecture"), config.image_size
-    x = torch.zeros(2, config.channels, size, size)
-    t = torch.zeros(2, dtype=torch.int64)
+    make, side = imported(architecture, "architecture"), config.image_size
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu"), torch.no_grad():
             model = CustomClassifier(make(config), config)
-            with torch.no_grad(), evaluating(model):
-                shape = tuple(model(x, t).shape)
+            x = torch.zeros(2, config.channels, side, side)
+            with evaluating(model):
+                shape = tuple(model(x, torch.zeros(2, dtype=torch.int64)).shape)
     except Exception as e:  # the code of others raises errors of many kinds
         raise ValueError(
             f"architecture {architecture!r} makes no classifier of images "
-            f"{tuple(x.shape)}: {type(e).__name__}: {e}"
+            f"{(2, config.channels, side, side)}: {type(e).__name__}: {e}"
         ) from e
     if shape != (2, config.classes):
         raise ValueError(

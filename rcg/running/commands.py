@@ -38,6 +38,7 @@ class TrainingJob:
     validation: str | None = None  # held-out images, named like `data`; "" for none
     classes: Count | None = None  # must be the number of classes of the data
     width: Count | None = None  # channels of the network's first level
+    architecture: str = ""  # "module:function" of one's own classifier; is executed
     threat: Literal["L2", "Linf"] | None = None  # norm of the attack
     eps: Positive | None = None  # attack budget for images in [-1, 1]
     attack_steps: Count | None = None  # of PGD, at most
@@ -99,6 +100,7 @@ class SamplingJob:
     classes: Count | None = None  # that the networks know
     denoiser_width: Count | None = None  # channels of its first level
     classifier_width: Count | None = None  # channels of its first level
+    architecture: str = ""  # "module:function" of a classifier of one's own
     scale: float = 1.0  # s, the weight of the classifier's gradient
     guide_from: Natural = 0  # timesteps at which the classifier guides, from this one
     guide_to: Count | None = None  # up to this one, which is not among them

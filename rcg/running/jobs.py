@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,7 @@ from ..metrics import ImageSet, accuracy
 
 # %% ../../nbs/running/07_jobs.ipynb #5c428efc
 from .checkpoints import SHIPPED, load_classifier, load_unet, shipped
+from .classifiers import custom_classifier, load_custom_classifier
 from .commands import SamplingJob, TrainingJob, launch  # noqa: F401
 from .downloads import PUBLIC, fetch, sha256
 from rcg.running.files import (
@@ -134,9 +136,10 @@ class TrainingPlan:
     def build(self) -> nn.Module:
         "The network, with initial weights that depend on the seed alone."
         torch.manual_seed(self.training.seed)
-        return (UNet if isinstance(self.network, UNetConfig) else Classifier)(
-            self.network
-        )
+        if self.job.architecture:
+            return custom_classifier(self.job.architecture, self.network)
+        denoiser = isinstance(self.network, UNetConfig)
+        return (UNet if denoiser else Classifier)(self.network)
 
 # %% ../../nbs/running/07_jobs.ipynb #a43cd353
 def _given(**values) -> dict:
@@ -173,6 +176,8 @@ def training_plan(job: TrainingJob) -> TrainingPlan:
     "Look up everything that a job needs. Raises `ValueError` for what does not fit."
     p = preset(job.preset)
     denoiser = job.network == "denoiser"
+    if denoiser and job.architecture:
+        raise ValueError("architecture is of a classifier: leave it out for a denoiser")
     network = replace(
         p.unet if denoiser else p.classifier,
         **_given(classes=job.classes, width=job.width),
@@ -245,6 +250,7 @@ def training_run(plan: TrainingPlan, data: Dataset) -> Run:
         attack=plan.attack if plan.job.network == "robust" else None,
         classes=list(data.classes),
         data=contents(data),
+        **_given(architecture=plan.job.architecture or None),
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #46b77fff
@@ -703,7 +709,9 @@ def load_networks(job: SamplingJob, device) -> Networks:
 
     allow_tf32(job.tf32)
     unet = load("denoiser", load_unet, job.denoiser_width)
-    classifier = load("classifier", load_classifier, job.classifier_width)
+    own = partial(load_custom_classifier, architecture=job.architecture)
+    kind = own if job.architecture else load_classifier
+    classifier = load("classifier", kind, job.classifier_width)
     others = [
         load(f"term {k}", load_classifier, term.width, classes=2)
         if term.kind == "discriminator"
