@@ -93,6 +93,7 @@ LEFT_OUT = {
     "parts of solvers and of `Guided`, which have checked": """
         solvers.shifted solvers.evenly_in_log_snr guidance.guided_mean
         guidance.guided_x0 guidance.check_finite guidance.check_labels
+        guidance.check_takes guidance.target_of guidance.in_short
         guidance.input_gradient""",
     "decorators and what notebooks call, tried in their notebook": """
         running.settings.checked running.settings.settings
@@ -357,6 +358,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.Guidance.smoothed": lambda: dict(self=term, copies=2, deviation=0.1),
         "guidance.as_guidance": lambda: dict(term=logits),
         "guidance.name_of": lambda: dict(network=logits),
+        "guidance.labels_named": lambda: dict(names=["hen"], classes=["hen", "cat"]),
         "guidance.LogProb": lambda: dict(joint=1.0, marginal=1.0),
         "guidance.ClassifierTerm": lambda: dict(classifier=c),
         "guidance.classifier_guidance": lambda: dict(classifier=c),
@@ -374,7 +376,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.classifier_free": lambda: dict(w=1.0),
         "guidance.autoguidance": lambda: dict(worse=u, w=2.0),
         "guidance.Real": lambda: {},
-        "guidance.discriminator_guidance": lambda: dict(discriminator=c),
+        "guidance.discriminator_guidance": lambda: dict(discriminator=logits),
         "guidance.Smoothed": lambda: dict(term=logits, copies=2, deviation=0.1),
         "lab.views.Lab": lambda: dict(
             classifiers=both, diffusion=D, images=w.digits, first=0
