@@ -259,78 +259,151 @@ def frechet_distance(
     shift = (a.mean - b.mean).square().sum()
     return max(0.0, float(shift + traces - 2 * overlap))
 
-# %% ../nbs/08_metrics.ipynb #446cb077
+# %% ../nbs/08_metrics.ipynb #edd3b0dd
 def _parts(count: int, block: int) -> list[slice]:
     "Consecutive slices of at most `block`."
     return [slice(k, min(k + block, count)) for k in range(0, count, block)]
 
 
-def _squared(a: Tensor, b: Tensor, origin: Tensor) -> Tensor:  # (N, M)
-    "Squared distances by one matrix product, up to rounding."
-    x, y = a.double() - origin, b.double() - origin
-    norms, ones = [v.square().sum(1, True) for v in (x, y)], x.new_ones(1, 1)
-    left = torch.cat([-2 * x, norms[0], ones.expand(len(x), 1)], 1)
-    return left @ torch.cat([y, ones.expand(len(y), 1), norms[1]], 1).T
+class _Cloud(NamedTuple):
+    "Rows of features, seen from an origin that all sets share."
+
+    rows: Tensor  # (N, D)
+    origin: Tensor  # (D,)
+    norms: Tensor  # (N,) float64, squared distances from the origin
+
+    def part(self, index) -> "_Cloud":
+        return _Cloud(self.rows[index], self.origin, self.norms[index])
 
 
-def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 256) -> Tensor:
+def _cloud(x: Tensor, origin: Tensor) -> _Cloud:
+    parts = [(rows.double() - origin).square().sum(1) for rows in x.split(256)]
+    return _Cloud(x, origin, torch.cat(parts))
+
+# %% ../nbs/08_metrics.ipynb #b45376a1
+_CHUNK = 128  # products summed at a time
+
+
+def _squared(a: _Cloud, b: _Cloud, dtype: torch.dtype) -> Tensor:  # (N, M)
+    "Squared distances by matrix products, up to rounding."
+    squared = a.norms.to(dtype)[:, None] + b.norms.to(dtype)
+    wide = torch.promote_types(a.rows.dtype, b.rows.dtype)
+    wide = torch.promote_types(wide, dtype)
+    x, y = ((c.rows.to(wide) - c.origin).to(dtype) for c in (a, b))
+    for m, n in zip(x.split(_CHUNK, 1), y.split(_CHUNK, 1)):
+        squared.addmm_(m, n.T, alpha=-2)
+    return squared
+
+
+def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 64) -> Tensor:
     "Squared distances of the pairs (a[i], b[j]) from their differences."
     found = [a.new_empty(0, dtype=torch.float64)]
     for m, n in zip(i.split(pairs), j.split(pairs)):
         found.append((a[m].double() - b[n].double()).square().sum(1))
     return torch.cat(found)
 
-# %% ../nbs/08_metrics.ipynb #8d4eae0f
+# %% ../nbs/08_metrics.ipynb #7fe0a0bc
+def _doubt(norms: Tensor, squares: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    "How far a computed square may be from a true one that is near `squares`."
+    steps, info = _CHUNK / 2 + width / _CHUNK + 6, torch.finfo(dtype)
+    return 4 * steps * (info.eps * (norms + squares) + width * info.tiny)
+
+
+def _precisions(*clouds: _Cloud) -> list[torch.dtype]:
+    "Ways to compute, from the fastest on; float32 cannot hold every square."
+    largest = max(cloud.norms.max() for cloud in clouds)
+    fast = [torch.float32] if 1e-20 < largest < 1e30 else []
+    return [*fast, torch.float64]
+
+# %% ../nbs/08_metrics.ipynb #f51b7ba1
 class _Balls(NamedTuple):
-    "Squared radii of the balls around all rows of a set, and what is beyond doubt."
+    "The balls around all rows of a set."
 
-    inside: Tensor  # (N,) a computed square below is inside
-    radius: Tensor  # (N,) the true square
-    outside: Tensor  # (N,) a computed square above is outside
+    radius: Tensor  # (N,) float64, squared
+    norms: Tensor  # (N,) float64, of their centres
 
-
-def _within(squared: Tensor, balls, a: Tensor, b: Tensor) -> Tensor:
-    "Whether each pair is at most a radius apart; a row or a column of balls."
-    inside, possible = squared <= balls[0], squared <= balls[2]
-    i, j = torch.nonzero(inside ^ possible, as_tuple=True)
-    inside[i, j] = _exact(a, b, i, j) <= balls[1].expand_as(squared)[i, j]
-    return inside
-
-# %% ../nbs/08_metrics.ipynb #a9a95cd2
-def _nearer(known, squared: Tensor, first: int, count: int):
-    "The `count` smallest distances of every row, known or new, and to which."
-    few = squared.topk(min(count, squared.shape[1]), largest=False)
-    values = torch.cat([known[0], few.values], 1)
-    index = torch.cat([known[1], few.indices + first], 1)
-    best = values.topk(min(count, values.shape[1]), largest=False)
-    return best.values, index.gather(1, best.indices)
+    def part(self, *index) -> "_Balls":
+        return _Balls(self.radius[index], self.norms[index])
 
 
-def _nearest(x: Tensor, k: int, block: int) -> Tensor:  # (N, k + 1) int64
-    "The k nearest other rows of every row, and itself or a copy of it."
-    parts, origin = _parts(len(x), block), x.mean(0).double()
-    none = torch.empty(0, dtype=torch.float64, device=x.device)
-    nothing = lambda rows: none.expand(rows.stop - rows.start, 0)
-    near = [(nothing(rows), nothing(rows).long()) for rows in parts]
+def _candidates(squared: Tensor, balls: _Balls, width: int):
+    "Pairs that may be at most a radius apart, and for which this is in doubt."
+    doubt = _doubt(balls.norms, balls.radius, width, squared.dtype)
+    low, high = ((balls.radius + d).to(squared.dtype) for d in (-doubt, doubt))
+    i, j = torch.nonzero(squared <= high, as_tuple=True)
+    return i, j, squared[i, j] > low.expand_as(squared)[i, j]
+
+
+def _pairs(a: _Cloud, b: _Cloud, dtypes: list[torch.dtype], *kinds: _Balls):
+    "The pairs (i, j) of rows at most a radius apart, for each kind of balls."
+    for dtype in dtypes:
+        squared = _squared(a, b, dtype)
+        found = [_candidates(squared, balls, a.rows.shape[1]) for balls in kinds]
+        if sum(int(doubt.sum()) for *_, doubt in found) < squared.numel() / 64:
+            break
+    for (i, j, doubt), balls in zip(found, kinds):
+        radius = balls.radius.expand_as(squared)[i[doubt], j[doubt]]
+        exact = _exact(a.rows, b.rows, i[doubt], j[doubt])
+        outside = doubt.masked_scatter(doubt, exact > radius)
+        yield i[~outside], j[~outside]
+
+# %% ../nbs/08_metrics.ipynb #ab3c40c9
+class _Near(NamedTuple):
+    "The nearest rows of every row so far."
+
+    squares: Tensor  # (N, C) float64
+    index: Tensor  # (N, C) int64
+
+    def merge(self, rows, squared: Tensor, first: int):
+        "Take new squared distances into account, to the rows from `first` on."
+        few = squared.topk(min(self.index.shape[1], squared.shape[1]), largest=False)
+        squares = torch.cat([self.squares[rows], few.values], 1)
+        index = torch.cat([self.index[rows], few.indices + first], 1)
+        best = squares.topk(self.index.shape[1], largest=False)
+        self.squares[rows] = best.values
+        self.index[rows] = index.gather(1, best.indices)
+
+
+def _nearest(cloud: _Cloud, count: int, block: int, dtype: torch.dtype) -> _Near:
+    "Of every row, the `count` nearest and how far they are, up to rounding."
+    n, parts = len(cloud.rows), _parts(len(cloud.rows), block)
+    squares = cloud.norms.new_full((n, count), torch.inf)
+    near = _Near(squares, torch.zeros_like(squares, dtype=torch.int64))
     for p, rows in enumerate(parts):
         for q, columns in enumerate(parts[: p + 1]):
-            squared = _squared(x[rows], x[columns], origin)
-            near[p] = _nearer(near[p], squared, columns.start, k + 1)
+            squared = _squared(cloud.part(rows), cloud.part(columns), dtype)
+            near.merge(rows, squared, columns.start)
             if p != q:
-                near[q] = _nearer(near[q], squared.T, rows.start, k + 1)
-    return torch.cat([index for _, index in near])
+                near.merge(columns, squared.T, rows.start)
+    return near
+
+# %% ../nbs/08_metrics.ipynb #0a77d423
+def _radii(cloud: _Cloud, near: _Near, rows: Tensor, k: int, dtype: torch.dtype):
+    "Squared distances to the k-th nearest other row, and which are still in doubt."
+    squares, index = near.squares[rows], near.index[rows]
+    edge = squares[:, k].clamp(min=0)
+    doubt = 2 * _doubt(cloud.norms[rows], edge, cloud.rows.shape[1], dtype)
+    close = (squares - edge[:, None]).abs() <= doubt[:, None]
+    i, j = torch.nonzero(close, as_tuple=True)
+    squares[i, j] = _exact(cloud.rows, cloud.rows, rows[i], index[i, j])
+    left_out = index.shape[1] < len(cloud.rows)
+    return squares.kthvalue(k + 1, 1).values, close[:, -1] & left_out
 
 
-def _balls(x: Tensor, k: int, origin: Tensor, block: int) -> _Balls:
+def _balls(cloud: _Cloud, k: int, block: int) -> _Balls:
     "The ball of every row, which reaches to its k-th nearest other row."
-    nearest = _nearest(x, k, block)
-    own = torch.arange(len(x), device=x.device).repeat_interleave(k + 1)
-    radius = _exact(x, x, own, nearest.flatten()).view_as(nearest).amax(1)
-    norms = torch.cat(
-        [(part.double() - origin).square().sum(1) for part in x.split(256)]
-    )
-    doubt = 8 * (x.shape[1] + 2) * torch.finfo(torch.float64).eps * (norms + radius)
-    return _Balls(radius - doubt, radius, radius + doubt)
+    first, *more = _precisions(cloud)
+    near = _nearest(cloud, min(len(cloud.rows), k + 5), block, first)
+    rows = torch.arange(len(cloud.rows), device=cloud.rows.device)
+    radius, unclear = _radii(cloud, near, rows, k, first)
+    for dtype in more:
+        near.squares[unclear] = torch.inf
+        for rows in torch.nonzero(unclear)[:, 0].split(block):
+            for columns in _parts(len(cloud.rows), block):
+                squared = _squared(cloud.part(rows), cloud.part(columns), dtype)
+                near.merge(rows, squared, columns.start)
+            radius[rows], _ = _radii(cloud, near, rows, k, dtype)
+    return _Balls(radius, cloud.norms)
 
 # %% ../nbs/08_metrics.ipynb #6a7b3a06
 @checked
@@ -342,14 +415,15 @@ def in_manifold(
 ) -> Tensor:  # (N,) bool
     "Whether each point lies within the k-nearest-neighbour ball of any center."
     check_sets(points=(points, 1), centers=(centers, k + 1))
-    origin = centers.mean(0).double()
-    balls = _balls(centers, k, origin, block)
+    origin = centers.mean(0)
+    a, b = (_cloud(x, origin) for x in (points, centers))
+    balls, dtypes = _balls(b, k, block), _precisions(a, b)
     inside = torch.zeros(len(points), dtype=torch.bool, device=points.device)
     for rows in _parts(len(points), block):
         for columns in _parts(len(centers), block):
-            a, b = points[rows], centers[columns]
-            squared = _squared(a, b, origin)
-            inside[rows] |= _within(squared, [v[columns] for v in balls], a, b).any(1)
+            parts = a.part(rows), b.part(columns)
+            [(i, _)] = _pairs(*parts, dtypes, balls.part(columns))
+            inside[rows][i] = True
     return inside
 
 
@@ -384,19 +458,19 @@ def neighbourhoods(
     Raises `ValueError` for too few images, or features that are not finite.
     """
     check_sets(real=(real, k + 1), fake=(fake, k + 1))
-    origin = real.mean(0).double()
-    real_balls, fake_balls = (_balls(x, k, origin, block) for x in (real, fake))
+    origin = real.mean(0)
+    a, b = (_cloud(x, origin) for x in (real, fake))
+    real_balls, fake_balls = (_balls(x, k, block) for x in (a, b))
     holding = torch.zeros(len(fake), dtype=torch.int64, device=real.device)
     reached, recalled = torch.zeros(2, len(real), dtype=torch.bool, device=real.device)
+    dtypes = _precisions(a, b)
     for rows in _parts(len(real), block):
         for columns in _parts(len(fake), block):
-            a, b = real[rows], fake[columns]
-            squared = _squared(a, b, origin)
-            held = _within(squared, [v[rows, None] for v in real_balls], a, b)
-            holding[columns] += held.sum(0)
-            reached[rows] |= held.any(1)
-            held = _within(squared, [v[columns] for v in fake_balls], a, b)
-            recalled[rows] |= held.any(1)
+            parts = a.part(rows), b.part(columns)
+            balls = real_balls.part(rows, None), fake_balls.part(columns)
+            (i, j), (recalling, _) = _pairs(*parts, dtypes, *balls)
+            holding[columns] += j.bincount(minlength=len(parts[1].rows))
+            reached[rows][i] = recalled[rows][recalling] = True
     return Neighbourhoods(holding, reached, recalled)
 
 # %% ../nbs/08_metrics.ipynb #cffc96ae

@@ -116,6 +116,42 @@ def test_one_far_image_does_not_spoil_the_others():
     assert precision_recall(real, fake) == pytest.approx(slowly(real, fake, 3)[:2])
 
 
+def hard_sets(name):
+    "Features at which single precision is not enough."
+    rng = torch.Generator().manual_seed(0)
+    centres = 100 * normal(5, 512)
+    at = [torch.randint(5, (n,), generator=rng) for n in (120, 90)]
+    if name == "tight clusters":
+        return [centres[i] + 1e-3 * normal(len(i), 512, seed=len(i)) for i in at]
+    if name == "tight clusters, float32":
+        return [x.float() for x in hard_sets("tight clusters")]
+    if name == "ties":
+        return [torch.randint(3, (n, 4), generator=rng).double() for n in (150, 99)]
+    if name == "many copies":
+        copies = normal(3, 512).repeat_interleave(30, 0)
+        return copies, torch.cat([copies[::2], normal(9, 512, seed=2)])
+    scale = {"tiny": 1e-30, "huge": 1e30}[name]
+    return scale * normal(90, 16), scale * normal(80, 16, seed=1)
+
+
+HARD = ["tight clusters", "tight clusters, float32", "ties", "many copies"]
+
+
+@pytest.mark.parametrize("name", [*HARD, "tiny", "huge"])
+@pytest.mark.parametrize("block", [32, 2048])
+def test_answers_are_exact_where_rounding_could_change_them(name, block):
+    real, fake = hard_sets(name)
+    near, (a, b) = neighbourhoods(real, fake, 3, block), (real.double(), fake.double())
+
+    def squares(x, y):
+        return (x[:, None] - y[None]).square().sum(2)
+
+    radii = [squares(x, x).sort(1).values[:, 3] for x in (a, b)]
+    held, recalled = squares(a, b) <= radii[0][:, None], squares(a, b) <= radii[1]
+    assert near.holding.equal(held.sum(0)) and near.reached.equal(held.any(1))
+    assert near.recalled.equal(recalled.any(1))
+
+
 # --- what is refused
 
 

@@ -8,14 +8,14 @@ __all__ = ['classifier_report', 'scale_report', 'recommended_scale']
 # %% ../../nbs/running/08a_report.ipynb #a096c90f
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ..attack import Attack
 from ..diffusion import Diffusion
+from ..further_metrics import recognised
 from ..gradients import gradient_score
 from ..guidance import sample
-from ..metrics import Interval, accuracy, distinguishable, proportion
+from ..metrics import Interval, accuracy, distinguishable
 from .settings import NonNegative
 
 # %% ../../nbs/running/08a_report.ipynb #7d995c4e
@@ -53,8 +53,7 @@ def scale_report(
     shares, seeds = {}, range(len(labels))
     for s in scales:
         images = sample(unet, diffusion, labels, classifier, s, seeds=seeds, **options)
-        with torch.no_grad():
-            shares[s] = proportion(judge(images).argmax(1) == labels)
+        shares[s] = recognised(judge, images, labels)
     return shares
 
 # %% ../../nbs/running/08a_report.ipynb #dd5c5f5d
