@@ -194,6 +194,6 @@ def recognised(
     batch_size: Count = 128,
 ) -> Interval:  # 95 %
     "The share of images whose class a classifier finds. Raises as `features`."
-    logits = features(images, judge, batch_size)
-    check_inputs(logits, labels=labels, classes=logits.shape[1])
-    return proportion(logits.argmax(1) == labels.cpu())
+    logits, labels = features(images, judge, batch_size), labels.cpu()
+    check_inputs(logits[..., None, None], labels=labels, classes=logits.shape[1])
+    return proportion(logits.argmax(1) == labels)

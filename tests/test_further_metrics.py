@@ -17,8 +17,10 @@ from rcg.further_metrics import (
     GaussianKernel,
     inception_score,
     kernel_distance,
+    memorised,
     mmd,
     nearest_ratio,
+    recognised,
 )
 from rcg.metrics import DINOv2, named_extractor
 
@@ -125,3 +127,33 @@ def bicubic(grid, i: int, j: int, scale: float):
     return sum(
         weight(y - p) * weight(x - q) * grid[p, q] for p in rows for q in columns
     )
+
+
+def test_memorised(clouds):
+    real, fake, _ = clouds
+    training, held_out = real[:200], real[200:]
+    copies = training[:20] + 1e-3
+    given = torch.cat([fake[:60], copies])
+    ratios, limits = (nearest_ratio(x, training)[0] for x in (given, held_out))
+    expected = (ratios < np.quantile(limits.numpy(), 0.05)).double().mean().item()
+    share = memorised(given, training, held_out, level=0.05)
+    assert share.value == expected >= 0.25
+    assert share.low < share.value < share.high
+    with pytest.raises(ValueError, match="held_out has images of the training set, 5%"):
+        memorised(given, training, real, level=0.05)
+
+
+def test_recognised():
+    images, labels = torch.rand(7, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    seen = []
+
+    def judge(x):
+        seen.append(len(x))
+        return torch.eye(3)[[0] * len(x)]
+
+    share = recognised(judge, images, labels, batch_size=3)
+    assert (share.value, seen) == (3 / 7, [3, 3, 1])
+    with pytest.raises(ValueError, match="labels must be from 0 to 2"):
+        recognised(judge, images, labels + 1)
+    with pytest.raises(ValueError, match="one number for each of the 7"):
+        recognised(judge, images, labels[:3])

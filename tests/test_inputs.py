@@ -412,6 +412,12 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "further_metrics.inception_score": lambda: dict(
             logits=w.features, splits=2, seed=0
         ),
+        "further_metrics.memorised": lambda: dict(
+            fake=w.features, training=w.features + 1, held_out=w.features + 2, k=3
+        ),
+        "further_metrics.recognised": lambda: dict(
+            judge=lambda images: images.flatten(1)[:, :10], images=x, labels=w.y
+        ),
         "further_metrics.nearest_ratio": lambda: dict(
             fake=w.features, training=w.features, k=2, block=3
         ),

@@ -83,7 +83,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 # %% ../../nbs/running/02_images.ipynb #93b8e6df
 @checked
@@ -92,7 +92,17 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 # %% ../../nbs/running/02_images.ipynb #6bde870f
-def _decoded(source: str | Path | io.BytesIO) -> Image.Image:  # RGB, upright
+def _drafted(file: Image.Image, least: int) -> Image.Image:
+    "A JPEG decoded at 1/2, 1/4 or 1/8, its short side not below `least`."
+    drawn = file.draft(None, (least, least))
+    # like ADM's halves, without the last pixels of an odd side
+    return file.crop((0, 0, *map(int, drawn[1][2:]))) if drawn else file
+
+
+def _decoded(
+    source: str | Path | io.BytesIO,
+    least: int | None = None,  # see `read_image`
+) -> Image.Image:  # RGB, upright
     "A picture. Raises `ValueError` that says why it is none."
     try:
         with warnings.catch_warnings():
@@ -100,7 +110,10 @@ def _decoded(source: str | Path | io.BytesIO) -> Image.Image:  # RGB, upright
             file = Image.open(source, formats=list(_FORMATS))
         with file:
             _check_size(*file.size)
-            return _as_rgb(ImageOps.exif_transpose(file))
+            image = _drafted(file, least) if least else file
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _as_rgb(image)
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
@@ -108,15 +121,16 @@ def _decoded(source: str | Path | io.BytesIO) -> Image.Image:  # RGB, upright
     except Exception as e:  # Pillow's formats raise errors of many kinds
         raise ValueError(f"{e}") from None
 
-
+# %% ../../nbs/running/02_images.ipynb #89be3b21
 @checked
 def read_image(
     path: str | Path,
     content: bytes | None = None,  # of a file that is not here, and only called that
+    least: Count | None = None,  # short side that will do: decode large JPEGs smaller
 ) -> Image.Image:  # RGB, upright
     "The picture in a file. Raises `OSError` that says why there is none."
     try:
-        return _decoded(path if content is None else io.BytesIO(content))
+        return _decoded(path if content is None else io.BytesIO(content), least)
     except ValueError as e:
         raise OSError(
             f"{printable(path)} cannot be read as an image ({e}): repair or remove it"
@@ -151,6 +165,7 @@ def center_crop(
     return image.crop((left, top, left + size, top + size))
 
 # %% ../../nbs/running/02_images.ipynb #0da29058
+_SMALLEST = 0.8  # least share of the short side that a random crop covers
 Covered = Annotated[float, Field(gt=0, le=1)]  # a share that is not zero
 
 
@@ -159,14 +174,15 @@ def random_crop(
     image: Image.Image,  # any size
     size: Side,  # side of the result in pixels
     rng: np.random.Generator,  # source of the randomness
-    smallest: Covered = 0.8,  # least share of the short side that the crop covers
+    smallest: Covered = _SMALLEST,  # least share of the short side that is covered
+    mirror: bool = True,  # half of the time; wrong for letters and digits
 ) -> Image.Image:  # (size, size)
-    "A square at a random place and scale, half of the time mirrored (as ADM does)."
+    "A square at a random place and scale, and perhaps mirrored (as ADM does)."
     image = scaled(image, int(rng.integers(size, math.ceil(size / smallest) + 1)))
     left = rng.integers(image.width - size + 1)
     top = rng.integers(image.height - size + 1)
     image = image.crop((left, top, left + size, top + size))
-    return ImageOps.mirror(image) if rng.random() < 0.5 else image
+    return ImageOps.mirror(image) if mirror and rng.random() < 0.5 else image
 
 # %% ../../nbs/running/02_images.ipynb #04542295
 _LEFT_BEHIND = {
@@ -289,9 +305,11 @@ class ImageFiles(DatasetFolder):
         classes: Count | None = None,  # how many are expected, checked when given
         skip=(),  # files to leave out, like the keys of `unreadable`
         allow_empty: bool = False,  # accept classes without images
+        least: Count | None = None,  # short side that will do, for `read_image`
     ):
         self.expected, self.skip = classes, set(skip)
-        super().__init__(Path(root), read_image, IMAGE_FILES, allow_empty=allow_empty)
+        read = partial(read_image, least=least)
+        super().__init__(Path(root), read, IMAGE_FILES, allow_empty=allow_empty)
         self.labels = self.targets = self.samples.labels
 
     def find_classes(self, directory) -> tuple[list[str], dict[str, int]]:
@@ -327,11 +345,14 @@ class ImageFiles(DatasetFolder):
         return self.samples.fingerprint()
 
 # %% ../../nbs/running/02_images.ipynb #00278e8a
-def _square(image: Image.Image, rng, size: int, train: bool, mode: str) -> Tensor:
-    "The crop of a picture as a tensor (C, size, size) in [-1, 1]."
-    image = random_crop(image, size, rng) if train else center_crop(image, size)
-    pixels = np.array(image.convert(mode)).reshape(size, size, -1)
-    return from_uint8(torch.from_numpy(pixels).permute(2, 0, 1))
+def _square(image: Image.Image, rng, size: int, mode: str, **change) -> Tensor:
+    "The crop of a picture as a tensor (C, size, size) in [-1, 1], random if changed."
+    crop = partial(random_crop, rng=rng, **change) if change else center_crop
+    image = crop(image, size)
+    image = image if image.mode == mode else image.convert(mode)
+    pixels = np.asarray(image).reshape(size, size, -1)
+    # in NumPy, since torch would start threads for every image
+    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
 Channels = Literal[1, 3]  # grey or colour
@@ -348,15 +369,20 @@ class ImageFolder(Augmented):
         self,
         root: str | Path,  # folder with one subfolder per class
         size: Side,  # side of the images in pixels
-        train: bool = True,  # random crop and flip; otherwise the centre crop
+        train: bool = True,  # a random crop; otherwise the centre crop
         classes: Count | None = None,  # how many are expected, checked when given
         skip=(),  # files to leave out, like the keys of `unreadable`
         allow_empty: bool = False,  # accept classes without images
         channels: Channels = 3,  # 3 for colour, 1 for grey
+        draft: bool = False,  # decode large JPEGs at a reduced scale
+        mirror: bool = True,  # half of the images to train on
     ):
         mode = {1: "L", 3: "RGB"}[channels]
-        change = partial(_square, size=size, train=train, mode=mode)
-        super().__init__(ImageFiles(root, classes, skip, allow_empty), change)
+        change = dict(mirror=mirror) if train else {}
+        change = partial(_square, size=size, mode=mode, **change)
+        least = math.ceil(size / _SMALLEST) if train else size
+        files = ImageFiles(root, classes, skip, allow_empty, least if draft else None)
+        super().__init__(files, change)
 
 # %% ../../nbs/running/02_images.ipynb #ceb1a375
 class _Reasons(Dataset):
@@ -457,6 +483,8 @@ def open_images(
     channels: Channels | None = None,  # 1 or 3, checked when given
     skip=(),  # files of a folder to leave out, like the keys of `unreadable`
     allow_empty: bool = False,  # accept class folders without images
+    draft: bool = False,  # decode large JPEGs of a folder at a reduced scale
+    mirror: bool | None = None,  # half of those to train on; by default not digits
 ) -> Dataset:  # of images (C, H, W) in [-1, 1] and labels, with their `classes`
     """Images and labels from wherever they are.
 
@@ -464,10 +492,11 @@ def open_images(
     `ValueError` if they are not of the size, channels or classes expected.
     """
     path = run_path(source)
+    mirror = source not in ("digits", "mnist") if mirror is None else mirror
     if source not in NAMED and path.is_dir():
         if size is None:
             raise ValueError(f"{source} is a folder: pass the `size` to cut images to")
-        found = (classes, skip, allow_empty, channels or 3)
+        found = (classes, skip, allow_empty, channels or 3, draft, mirror)
         return ImageFolder(path, size, train, *found)
     if source not in NAMED and not path.is_file():
         raise FileNotFoundError(
@@ -484,8 +513,7 @@ def open_images(
             f"{source} has images (C, H, W) of {shape}, but {wanted} are expected: "
             "resize them, or choose another preset"
         )
-    mirror = train and source not in ("digits", "mnist")
-    return Augmented(data, mirrored) if mirror else data
+    return Augmented(data, mirrored) if train and mirror else data
 
 # %% ../../nbs/running/02_images.ipynb #78adf375
 class Pictures(Dataset):
