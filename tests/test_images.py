@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch.utils.data import Subset, TensorDataset
 
 from rcg.data import Augmented, LabeledImages, batches, digits, min_max, mirrored, mnist
@@ -278,6 +279,70 @@ def test_truncated_images_are_refused(form):
     for keep in (0, 3, len(whole) // 2):
         with pytest.raises(OSError, match="cannot be read as an image"):
             read_image("a", whole[:keep])
+
+
+def as_adm_does(file, size):
+    "Halves with a box filter, a bicubic resize, the square in the middle, [-1, 1]."
+    image = Image.open(file)
+    while min(image.size) >= 2 * size:
+        half = tuple(n // 2 for n in image.size)
+        image = image.resize(half, Image.Resampling.BOX)
+    factor = size / min(image.size)
+    sides = tuple(round(n * factor) for n in image.size)
+    pixels = np.array(image.resize(sides, Image.Resampling.BICUBIC).convert("RGB"))
+    top, left = ((n - size) // 2 for n in pixels.shape[:2])
+    square = pixels[top : top + size, left : left + size]
+    return torch.from_numpy(square.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("size", [20, 64, 128, 300])
+def test_photographs_are_those_of_adm_or_close_to_them(tmp_path, size):
+    (tmp_path / "one").mkdir()
+    for k, shot in enumerate(load_sample_images().images):
+        shot = Image.fromarray(shot)
+        shot.save(tmp_path / "one" / f"{k}.jpg", quality=90)
+    for draft in (False, True):
+        read = ImageFolder(tmp_path, size, train=False, draft=draft)
+        for k in range(2):
+            exact = as_adm_does(read.path(k), size)
+            apart = (read[k][0] - exact).abs() * 127.5
+            assert apart.max() == 0 or draft and size < 300 and apart.mean() < 6
+    exact, quick = (ImageFolder(tmp_path, size, draft=draft) for draft in (0, 1))
+    for position in range(8):  # the same crops, mirrored alike
+        a, b = exact.at(position)[0], quick.at(position)[0]
+        assert (a - b).abs().mean() < 0.06
+
+
+def test_only_large_photographs_are_decoded_at_a_reduced_scale():
+    shot = Image.fromarray(load_sample_images().images[0])
+    turned, file, png = Image.Exif(), io.BytesIO(), io.BytesIO()
+    turned[0x0112] = 6
+    shot.save(file, "JPEG", exif=turned)
+    shot.save(png, "PNG")
+    sizes = {1000: (427, 640), 214: (427, 640), 213: (213, 320), 106: (106, 160)}
+    for least, size in (sizes | {10: (53, 80)}).items():
+        image = read_image("a.jpg", file.getvalue(), least)
+        assert image.size == size
+        whole = read_image("a.jpg", file.getvalue()).resize(size, Image.Resampling.BOX)
+        apart = np.abs(np.asarray(image).astype(float) - whole).mean()
+        assert apart < 10, size
+        assert read_image("a.png", png.getvalue(), least).size == (640, 427)
+
+
+def test_what_has_a_right_way_round_is_not_mirrored(pets, tmp_path):
+    left = np.zeros((2, 4, 4, 3), np.uint8)
+    left[:, :, :2] = 255
+    save_arrays(tmp_path / "a.npz", arr_0=left, arr_1=np.array([0, 1]))
+    for k in range(3):
+        picture = Image.fromarray(left[0]).resize((12, 12))
+        picture.save(pets / "cat" / f"{k}.png")
+    for source, size in ((tmp_path / "a.npz", 4), (pets, 8)):
+        for mirror, kinds in ((None, 2), (True, 2), (False, 1)):
+            data = open_images(source, size, mirror=mirror)
+            stream = islice(batches(data, len(data)), 20)
+            seen = [x[y == 0][0, 0, 0] for x, y in stream]
+            assert len({bool(row[0] > row[-1]) for row in seen}) == kinds
+    assert open_images("mnist")[0][0].equal(mnist()[0][0])
 
 
 # Arrays
