@@ -367,6 +367,7 @@ def labels_named(
             near = near or difflib.get_close_matches(name, classes)
             there = f"there are {', '.join(classes[:5])}, …"
             meant = f"did you mean {', '.join(near)}?" if near else there
+            meant = "pass labels as numbers" if count else meant
             raise ValueError(f"{count} classes are called {name!r}: {meant}")
     return torch.tensor([classes.index(name) for name in names])
 
