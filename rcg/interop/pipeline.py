@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Scheduled', 'model_output', 'GuidanceClassifier', 'finishing', 'step_options', 'as_components',
-           'RobustGuidancePipeline']
+           'RobustGuidancePipeline', 'guided_output', 'ClassifierGuider']
 
 # %% ../../nbs/interop/02_pipeline.ipynb #b9393658
 import inspect
@@ -23,13 +23,15 @@ from diffusers import (
     UNet2DModel,
 )
 from diffusers.configuration_utils import register_to_config
+from diffusers.guiders import BaseGuidance
+from diffusers.guiders.guider_utils import GuiderOutput
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..classifier import Classifier, ClassifierConfig
+from ..classifier import Classifier, ClassifierConfig, log_prob_gradient
 from ..diffusion import Diffusion
 from ..guidance import Guidance, Term, sample_steps
-from .denoisers import DiffusersDenoiser, from_noise
+from .denoisers import DiffusersDenoiser, from_noise, process_of, to_noise
 from .networks import to_diffusers
 from ..running.settings import settings
 from ..solvers import Denoised, SampleStep, Solver
@@ -185,3 +187,69 @@ class RobustGuidancePipeline(DiffusionPipeline):
         self.maybe_free_model_hooks()
         images = finish(state.x)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+# %% ../../nbs/interop/02_pipeline.ipynb #c37e9b17
+def guided_output(
+    scheduler: SchedulerMixin,  # says what the output is
+    output: Tensor,  # (N, C, H, W) of the denoiser, or (N, 2C, H, W) with v
+    x_t: Tensor,  # (N, C, H, W)
+    t: Tensor,  # (N,) int64
+    gradient: Tensor,  # (N, C, H, W), with its scale, of log p(y | x_t, t)
+) -> Tensor:  # like the output
+    "The output of a denoiser whose score has the gradient added to it."
+    process, kind = process_of(scheduler, False), scheduler.config.prediction_type
+    levels = process.at("signal", t), process.at("noise", t)
+    prediction, *v = output.split(x_t.shape[1], dim=1)
+    noise = to_noise(kind, prediction, x_t, *levels) - levels[1] * gradient
+    return torch.cat([from_noise(kind, noise, x_t, *levels), *v], dim=1)
+
+# %% ../../nbs/interop/02_pipeline.ipynb #4cb7299d
+class ClassifierGuider(BaseGuidance):
+    "Classifier guidance for modular pipelines whose schedulers have β_t."
+
+    _input_predictions = ["pred_cond"]
+    ignore_for_config = ["classifier", "scheduler", "labels"]
+    num_conditions, is_conditional = 1, True
+
+    @register_to_config
+    def __init__(
+        self,
+        classifier: Callable,  # (x_t, t) to logits (N, classes)
+        scheduler: SchedulerMixin,  # of the pipeline
+        labels: Tensor,  # (N,) int64, the classes to draw
+        scale: float = 1.0,  # s
+        start: float = 0.0,  # share of the steps after which it guides
+        stop: float = 1.0,  # share of the steps after which it does not any more
+        enabled: bool = True,
+    ):
+        super().__init__(start, stop, enabled)
+        process_of(scheduler, learned=False)  # raises if it cannot be guided
+        self.classifier, self.scheduler, self.labels = classifier, scheduler, labels
+
+    def prepare_inputs(self, data: dict) -> list:
+        return [self._prepare_batch(data, 0, "pred_cond")]
+
+    def prepare_inputs_from_block_state(self, data, input_fields: dict) -> list:
+        return [
+            self._prepare_batch_from_block_state(input_fields, data, 0, "pred_cond")
+        ]
+
+    def prepare_models(self, denoiser: nn.Module):
+        def watch(_, given, named):
+            call = inspect.signature(denoiser.forward).bind(*given, **named).arguments
+            x_t, t, *_ = call.values()
+            self.seen = x_t, torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+
+        self.hook = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
+
+    def cleanup_models(self, denoiser: nn.Module):
+        self.hook.remove()
+
+    def forward(self, pred_cond: Tensor) -> GuiderOutput:
+        share, (x_t, t) = self._step / self._num_inference_steps, self.seen
+        guided, t = pred_cond, t.long()
+        if self._enabled and self._start <= share < self._stop:
+            gradient = log_prob_gradient(self.classifier, x_t, t, self.labels)
+            gradient = self.config.scale * gradient
+            guided = guided_output(self.scheduler, pred_cond, x_t, t, gradient)
+        return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=None)

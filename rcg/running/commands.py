@@ -59,6 +59,8 @@ class TrainingJob:
     validate_every: Annotated[Count, NO_EFFECT] = 10_000  # iterations per measurement
     validation_images: Annotated[Count, NO_EFFECT] = 2000  # to measure accuracy on
     workers: Annotated[Natural, NO_EFFECT] = 8  # loading processes, at most the cores
+    mirror: bool | None = None  # half of the images; wrong for letters and digits
+    draft: bool = False  # decode large JPEGs smaller: faster, slightly other pixels
     bad_images: Literal["stop", "skip"] = "stop"  # at files that cannot be read
     processes: Annotated[Count, NO_EFFECT] = 1  # on this machine, one per GPU
     trial_steps: Annotated[Natural, NO_EFFECT] = 3  # timed beforehand; 0 for none

@@ -100,12 +100,15 @@ class ImageSource:
     network: UNetConfig | ClassifierConfig
     scan: Path  # file that lists unreadable images
     skip_bad: bool = False  # leave out the images on that list
+    mirror: bool | None = None  # half of the images to train on; None as their kind
+    draft: bool = False  # decode large JPEGs at a reduced scale
 
     def opened(self, skip=()) -> Dataset:
         "The images without some files; raises as `open_images`."
         net, empty = self.network, self.skip_bad or not self.train
         shape = (net.image_size, self.train, net.classes, net.channels)
-        return open_images(self.name, *shape, skip, empty)
+        read = (self.draft, self.mirror)
+        return open_images(self.name, *shape, skip, empty, *read)
 
     def open(self) -> Dataset:
         "The images. Raises `FileNotFoundError` if bad ones are to be skipped unseen."
@@ -193,8 +196,10 @@ def training_plan(job: TrainingJob) -> TrainingPlan:
             f"a batch of {training.batch_size} does not split evenly over "
             f"{job.processes} processes"
         )
+    how = dict(skip_bad=job.bad_images == "skip", draft=job.draft)
+    how |= {"mirror": p.mirror if job.mirror is None else job.mirror}
     source = lambda name, train, scan: ImageSource(
-        name, train, network, folder / scan, job.bad_images == "skip"
+        name, train, network, folder / scan, **how
     )
     held_out = _validation(job, p)
     plan = TrainingPlan(
@@ -251,6 +256,7 @@ def training_run(plan: TrainingPlan, data: Dataset) -> Run:
         classes=list(data.classes),
         data=contents(data),
         **_given(architecture=plan.job.architecture or None),
+        **_given(mirror=plan.job.mirror, draft=plan.job.draft or None),
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #46b77fff

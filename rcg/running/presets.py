@@ -41,6 +41,7 @@ class Preset:
     denoiser_training: TrainingConfig
     classifier_training: TrainingConfig
     sampling: Sampling
+    mirror: bool | None = None  # half of the images to train on; wrong for digits
     # metric: {"unguided", "vanilla", "robust"}: the paper's number
     targets: dict = field(default_factory=dict)
     # metric: {"vanilla", "robust"}: {scale s: the paper's number}
@@ -65,6 +66,7 @@ DIGITS = Preset(
     ),
     classifier_training=TrainingConfig(300, schedule=300, **_BRIEF),
     sampling=Sampling(20, "ddim", vanilla_scale=1.0, robust_scale=1.0, images=750),
+    mirror=False,
 )
 
 # %% ../../nbs/running/03_presets.ipynb #a2655cc3
@@ -85,6 +87,7 @@ MNIST = Preset(
     ),
     classifier_training=TrainingConfig(1200, schedule=1200, warmup=100, **_BRIEF),
     sampling=Sampling(20, "dpm++2m-sde", 2.0, 2.0, images=1000),
+    mirror=False,
 )
 
 # %% ../../nbs/running/03_presets.ipynb #ebfbb03c
