@@ -143,7 +143,10 @@ class ResBlock(nn.Module):
 # %% ../nbs/03_unet.ipynb #079b00d1
 def halve(x: Tensor) -> Tensor:
     "Half the resolution, by averaging 2×2 pixels."
-    return F.avg_pool2d(x, 2)
+    # two sums of halves, which a CPU forms much faster than F.avg_pool2d
+    upper, lower = x.unflatten(2, (-1, 2)).unbind(3)
+    left, right = (upper + lower).unflatten(3, (-1, 2)).unbind(4)
+    return (left + right) / 4
 
 
 def double(x: Tensor) -> Tensor:
