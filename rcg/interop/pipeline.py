@@ -214,6 +214,7 @@ class ClassifierGuider(BaseGuidance):
     @register_to_config
     def __init__(
         self,
+        *,
         classifier: Callable,  # (x_t, t) to logits (N, classes)
         scheduler: SchedulerMixin,  # of the pipeline
         labels: Tensor,  # (N,) int64, the classes to draw
