@@ -18,6 +18,7 @@ from rcg.unet import UNet, UNetConfig
 diffusers = pytest.importorskip("diffusers")
 
 from rcg.interop import (  # noqa: E402
+    ClassifierGuider,
     DiffusersDenoiser,
     RobustGuidancePipeline,
     Scheduled,
@@ -112,11 +113,14 @@ class AsKind(nn.Module):
         self.model, self.kind, self.process = model, kind, process
         self.config, self.dtype = model.config, model.dtype
 
-    def forward(self, x_t, t, labels):
+    def forward(self, x_t, t, labels, return_dict=True):
+        t = torch.as_tensor(t).expand(len(x_t))
         noise = self.model(x_t, t, labels).sample
         a, b = self.process.at("signal", t), self.process.at("noise", t)
         x0 = (x_t - b * noise) / a
         predicted = {"sample": x0, "v_prediction": a * noise - b * x0}[self.kind]
+        if not return_dict:
+            return (predicted,)
         return diffusers.models.unets.unet_2d.UNet2DOutput(predicted)
 
 
@@ -219,3 +223,66 @@ def test_load_unet_takes_a_folder(tmp_path):
     denoiser, batch = load_unet(tmp_path), inputs(unet.config)
     with torch.no_grad():
         torch.testing.assert_close(denoiser(*batch), unet(*batch), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+@torch.no_grad()
+def test_a_guider_in_a_modular_pipeline_is_our_sampler(kind):
+    from diffusers.modular_pipelines import BlockState
+
+    unet, classifier = load_unet("digits-denoiser"), load_classifier("digits-robust")
+    noise, labels = torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    how = dict(steps=10, sampler="ddim", init_noise=noise, clip=False)
+    run = (unet, Diffusion(), labels)
+    expected = sample(*run, classifier, 3.0, **how)
+    plain = sample(*run, **how)
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, prediction_type=kind)
+    scheduler.set_timesteps(10)
+    model = to_diffusers(unet)
+    if kind != "epsilon":
+        model = AsKind(FirstHalf(model), kind, Diffusion())
+
+    def drawn(guider):
+        "What a modular pipeline does, as in its denoising loops."
+        x = noise
+        for i, t in enumerate(scheduler.timesteps):
+            guider.set_state(step=i, num_inference_steps=10, timestep=t)
+            if i % 2:
+                (batch,) = guider.prepare_inputs({"labels": (labels, None)})
+            else:
+                state = BlockState(latents=x, class_labels=labels)
+                fields = {"labels": "class_labels"}
+                (batch,) = guider.prepare_inputs_from_block_state(state, fields)
+            guider.prepare_models(model)
+            batch.noise_pred = model(x, t, batch.labels, return_dict=False)[0]
+            guider.cleanup_models(model)
+            x = scheduler.step(guider([batch])[0][:, :1], t, x).prev_sample
+        assert not model._forward_pre_hooks
+        return x
+
+    known = dict(classifier=classifier, scheduler=scheduler, labels=labels)
+    made = lambda **how: ClassifierGuider(**known, **how)
+    found = drawn(made(scale=3.0))
+    assert (expected - plain).abs().max() > 1e-2
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    for off in (dict(enabled=False), dict(start=0.99), dict(stop=0.0), dict(scale=0)):
+        torch.testing.assert_close(drawn(made(**off)), plain, atol=1e-3, rtol=1e-3)
+    assert made(scale=2.5).config.scale == 2.5
+
+
+class FirstHalf(nn.Module):
+    "A model without its variance."
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config, self.dtype = model, model.config, model.dtype
+
+    def forward(self, x_t, t, labels):
+        output = self.model(x_t, t, labels).sample[:, : x_t.shape[1]]
+        return diffusers.models.unets.unet_2d.UNet2DOutput(output)
+
+
+def test_a_guider_of_a_flow_is_refused():
+    flow = diffusers.FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="has no alphas_cumprod"):
+        ClassifierGuider(classifier=None, scheduler=flow, labels=torch.arange(3))
