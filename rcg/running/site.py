@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'comments', 'parameters', 'signature', 'markdown_table', 'table', 'entry', 'symbols',
-           'notebooks', 'page_of', 'heading_id', 'unique', 'only_imports', 'folded', 'colab', 'documented', 'defined',
-           'Pages', 'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures', 'thumbnail',
-           'gallery']
+           'notebooks', 'page_of', 'heading_id', 'unique', 'unnested', 'only_imports', 'folded', 'colab', 'documented',
+           'defined', 'Pages', 'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures',
+           'thumbnail', 'gallery']
 
 # %% ../../nbs/running/09_site.ipynb #b475e700
 import ast
@@ -201,6 +201,12 @@ def unique(
 
     return [re.sub(r"^#+ +(.+)$", renamed, text, flags=re.M) for text in texts]
 
+# %% ../../nbs/running/09_site.ipynb #d1f8d879
+def unnested(text: str) -> str:
+    "The same text, without links in the texts of links."
+    nested = r"\[([^][]*)\[(`[^`]+`)\]\([^)\s]+\)([^][]*)\](?=\()"
+    return re.sub(nested, r"[\1\2\3]", text)
+
 # %% ../../nbs/running/09_site.ipynb #c6278b72
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
@@ -287,7 +293,7 @@ class Pages:
         cells[2:2] = prose(colab(notebook, f"{config.user}/{config.repo}"))
         written = [c for c in cells if c.cell_type == "markdown"]
         for cell, text in zip(written, unique([c.source for c in written])):
-            cell.source = text
+            cell.source = unnested(text)
         self.nb.cells = cells
 
     def shown(self, cell) -> list:
