@@ -146,8 +146,13 @@ def to_diffusers(
 ) -> UNet2DModel:  # in evaluation mode; an `ADMUNet2DModel` if one number won't do
     """The same network, with copies of its weights, as a model of diffusers.
 
-    Raises `ValueError` if diffusers has no network of this shape.
+    Raises `TypeError` for another network, and `ValueError` if diffusers has no network
+    of this shape.
     """
+    if not isinstance(unet, UNet):
+        raise TypeError(
+            f"unet is a {type(unet).__name__}: only a UNet is one of theirs"
+        )
     model = empty_model(unet2d_settings(unet.config))
     for ours, theirs, heads in paired_layers(unet, model):
         for name, value in ours.named_parameters():
@@ -216,6 +221,8 @@ def from_diffusers(
 
     Raises `ValueError` that says what differs from ADM's network.
     """
+    if not isinstance(model, UNet2DModel):
+        raise TypeError(f"model is a {type(model).__name__}: pass a UNet2DModel")
     with torch.device("meta"):
         unet = UNet(unet_config(model, **changes))
     for ours, theirs, heads in paired_layers(unet, model):
