@@ -31,7 +31,7 @@ def _answers(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
 # %% ../nbs/06a_gradient_training.ipynb #e49edde9
 @settings
 class SingleStepLoss:
-    "The cross-entropy after one step of attack from a random start (Wong et al., 2020)."
+    "The cross-entropy after one step from a random start (Wong et al., 2020)."
 
     diffusion: Diffusion
     threat: Threat  # the ball, like `L2(3.0)`

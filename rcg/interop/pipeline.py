@@ -120,7 +120,7 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
         "As of diffusers. Raises `ValueError` for a network of another kind."
         if self.config.settings is None:
             raise ValueError(
-                f"a {type(self.network).__name__} cannot be saved with a pipeline: save "
+                f"a {type(self.network).__name__} is not saved with a pipeline: save "
                 "it without, and give the classifier to from_pretrained again"
             )
         super().save_pretrained(*where, **options)

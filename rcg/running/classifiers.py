@@ -46,7 +46,7 @@ def wanted_by(
 # %% ../../nbs/interop/04_classifiers.ipynb #ba0a7797
 def clean_classifier(
     network: nn.Module,  # images to logits (N, classes)
-    path: str | Path | None = None,  # fine-tuned weights for it
+    path: str | Path | None = None,  # fine-tuned weights for it, or their folder
     weights=None,  # a member of torchvision's enumeration, for its preprocessing
     **wanted,  # or size, mean and std
 ) -> Callable[[Tensor], Tensor]:  # of images (N, C, H, W) in [-1, 1], to logits
@@ -55,6 +55,7 @@ def clean_classifier(
     Raises `ValueError` if its preprocessing is not known, or weights do not fit.
     """
     if path is not None:
+        path = Path(path, "model.safetensors") if Path(path).is_dir() else path
         load_weights(network, read_weights(path), path)
     classify = prepared(network.eval(), **(wanted or wanted_by(network, weights)))
     classify.class_names = weights and weights.meta.get("categories")

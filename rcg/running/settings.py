@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -181,24 +182,34 @@ NO_EFFECT = "changes how a result is computed, not what it is"
 def described(
     value,  # numbers, texts, lists, mappings, and dataclasses of these
     essential: bool = False,  # leave out settings that are marked `NO_EFFECT`
+    name: str = "value",  # what it is called, for the message
 ):
-    "A value as plain JSON. Raises `TypeError` for what JSON cannot hold."
-    inner = lambda v: described(v, essential)
+    """A value as plain JSON.
+
+    Raises `TypeError` for what JSON cannot hold, and `ValueError` for NaN, infinity,
+    and keys that would become one.
+    """
+    inner = lambda k, v: described(v, essential, f"{name}.{k}")
     if hasattr(value, "described"):  # it knows best
         return value.described()
     if is_dataclass(value) and not isinstance(value, type):
         free = lambda f: NO_EFFECT in getattr(f.type, "__metadata__", ())
         kept = [f.name for f in fields(value) if not (essential and free(f))]
-        values = {name: inner(getattr(value, name)) for name in kept}
+        values = {k: inner(k, getattr(value, k)) for k in kept}
         return {"type": type(value).__name__, **values}
     if isinstance(value, Mapping):
-        return {str(k): inner(v) for k, v in value.items()}
+        plain = {str(k): inner(k, v) for k, v in value.items()}
+        if len(plain) < len(value):
+            raise ValueError(f"{name} has keys that are alike as texts: {list(value)}")
+        return plain
     if isinstance(value, (list, tuple, range)):
-        return [inner(v) for v in value]
+        return [inner(k, v) for k, v in enumerate(value)]
     if isinstance(value, Path):
         return str(value)
     single = hasattr(value, "item") and getattr(value, "ndim", 0) == 0
     value = value.item() if single else value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which JSON does not have: use None")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
