@@ -112,6 +112,11 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
         "How many it knows, if it says so."
         return getattr(self.network, "classes", None)
 
+    @property
+    def class_names(self) -> list[str] | None:
+        "What they are called, if it says so."
+        return getattr(self.network, "class_names", None)
+
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:  # logits (N, classes)
         "The logits, in the dtype of x_t."
         return self.network(x_t, t)
@@ -194,7 +199,7 @@ class RobustGuidancePipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        class_labels: int | list[int] | Tensor,  # (N,) the classes to draw
+        class_labels: int | list[int] | list[str] | Tensor,  # (N,) the classes to draw
         guidance_scale: float = 1.0,  # s, of the classifier's gradient; 0 for none
         num_inference_steps: int = 50,
         guidance: Guidance | Term | None = None,  # added to the classifier's
@@ -208,10 +213,11 @@ class RobustGuidancePipeline(DiffusionPipeline):
         "One image for each label. Raises what `sample_steps` raises."
         finish = finishing(output_type)
         denoiser = DiffusersDenoiser(self.unet, self.scheduler)
-        labels = torch.as_tensor(class_labels, device=self._execution_device).view(-1)
+        labels, device = class_labels, self._execution_device
+        if not (isinstance(labels, list) and isinstance(labels[0], str)):
+            labels = torch.as_tensor(labels, device=device).view(-1)
         if latents is None:
-            shape = (len(labels), *denoiser.shape)
-            latents = randn_tensor(shape, generator, labels.device)
+            latents = randn_tensor((len(labels), *denoiser.shape), generator, device)
         step = step_options(self.scheduler, options, generator)
         solver = Scheduled(num_inference_steps, scheduler=self.scheduler, options=step)
         options |= dict(sampler=solver, init_noise=latents, guidance=guidance)

@@ -172,5 +172,7 @@ def load_custom_classifier(
     config = replace(preset(preset_name).classifier, **changes)
     model = custom_classifier(architecture, config)
     file = Path(path) if Path(path).exists() else run_path(path)
-    load_weights(model, load_tensors(file)[0], path)
+    tensors, about = load_tensors(file)
+    load_weights(model, tensors, path)
+    model.class_names = about.get("classes")
     return model.to(device, dtype).eval()
