@@ -194,7 +194,7 @@ def as_guidance(
     if isinstance(term, Guidance):
         return term
     if not callable(term):
-        raise TypeError(f"{term!r} cannot guide: pass a function (x_t, t, y, seen)")
+        raise TypeError(f"the term {term!r} is no function (x_t, t, y, seen)")
     return Guidance((Weighted(term),))
 
 # %% ../nbs/07_guidance.ipynb #b6af22d4
@@ -356,7 +356,7 @@ def _with_labels(denoiser: Callable) -> Callable:  # (x_t, t, labels)
 # %% ../nbs/07_guidance.ipynb #90194e78
 @checked
 def labels_named(
-    names: Sequence[str],  # of the classes to draw
+    names: Sequence[StrictStr],  # of the classes to draw
     classes: Sequence[str],  # all names in the order of the labels
 ) -> Tensor:  # (N,) int64
     "Labels of classes by name. Raises `ValueError` for unknown and ambiguous names."

@@ -57,7 +57,10 @@ def test_fine_tuned_weights_with_batch_normalisation(tmp_path):
     tensors = {k: v + 1 for k, v in network.state_dict().items()}
     save_tensors(tmp_path / "tuned.safetensors", tensors)
     torch.save(tensors, tmp_path / "tuned.pth")
-    for file in ("tuned.safetensors", "tuned.pth"):
+    (tmp_path / "folder").mkdir()
+    save_tensors(tmp_path / "folder" / "model.safetensors", tensors)
+    for file in ("tuned.safetensors", "tuned.pth", "folder"):
+        network.load_state_dict({k: 0 * v for k, v in tensors.items()})
         clean_classifier(network, tmp_path / file, size=None)
         assert all(v.equal(tensors[k]) for k, v in network.state_dict().items())
 
@@ -116,6 +119,7 @@ def test_a_network_of_one_s_own_is_trained_resumed_and_guides(own, name, tmp_pat
 
     weights = tmp_path / "run" / "model.safetensors"
     loaded = load_custom_classifier(weights, "digits", architecture=name)
+    assert loaded.class_names == [str(k) for k in range(10)]
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 500, 999])
     with torch.no_grad():
         assert loaded(x, t).equal(state.result.eval()(x, t))

@@ -22,10 +22,20 @@ from rcg.further_metrics import (
     nearest_ratio,
     recognised,
 )
-from rcg.metrics import DINOv2, named_extractor
+from rcg.metrics import (
+    DINOv2,
+    density_coverage,
+    named_extractor,
+    precision_recall,
+)
 
 # torch_fidelity.metric_kid.kid_features_to_metric and metric_isc.isc_features_to_metric
 # of the features below, with a cubic kernel but where a Gaussian of σ = 10 is named
+# and, by k, precision, recall, density and coverage by prdc 0.2's compute_prdc
+PRDC = {
+    3: (0.244, 0.8366666666666667, 0.164, 0.2733333333333333),
+    5: (0.332, 0.9133333333333333, 0.1736, 0.4166666666666667),
+}
 SUBSETS = (0.2947936943128632, 0.03370132095477474)  # 10 of 100
 CUBIC, GAUSSIAN = 0.29721165800718596, 0.029641091034039335  # 250 of each
 SCORE, WHOLE = (3.6376665714610525, 0.3441541064538042), 3.8850572816612874
@@ -38,6 +48,13 @@ def clouds():
     fake = 0.3 + 1.1 * rng.standard_normal((250, 64))
     logits = 3 * rng.standard_normal((250, 10))
     return [torch.from_numpy(x) for x in (real, fake, logits)]
+
+
+@pytest.mark.parametrize("k", PRDC)
+def test_precision_recall_density_coverage(clouds, k):
+    real, fake, _ = clouds
+    found = (*precision_recall(real, fake, k), *density_coverage(real, fake, k))
+    assert found == pytest.approx(PRDC[k], rel=1e-9)
 
 
 def test_kernel_distance(clouds):

@@ -20,6 +20,7 @@ diffusers = pytest.importorskip("diffusers")
 from rcg.interop import (  # noqa: E402
     ClassifierGuider,
     DiffusersDenoiser,
+    GuidanceClassifier,
     RobustGuidancePipeline,
     Scheduled,
     from_diffusers,
@@ -202,7 +203,7 @@ def test_a_pipeline_is_our_sampler(tmp_path):
     seen = []
     (found,) = pipe(
         labels.tolist(),
-        scale=3.0,
+        guidance_scale=3.0,
         num_inference_steps=10,
         latents=noise,
         output_type="pt",
@@ -262,12 +263,17 @@ def test_a_guider_in_a_modular_pipeline_is_our_sampler(kind):
 
     known = dict(classifier=classifier, scheduler=scheduler, labels=labels)
     made = lambda **how: ClassifierGuider(**known, **how)
-    found = drawn(made(scale=3.0))
+    found = drawn(made(guidance_scale=3.0))
     assert (expected - plain).abs().max() > 1e-2
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
-    for off in (dict(enabled=False), dict(start=0.99), dict(stop=0.0), dict(scale=0)):
+    for off in (
+        dict(enabled=False),
+        dict(start=0.99),
+        dict(stop=0.0),
+        dict(guidance_scale=0),
+    ):
         torch.testing.assert_close(drawn(made(**off)), plain, atol=1e-3, rtol=1e-3)
-    assert made(scale=2.5).config.scale == 2.5
+    assert made(guidance_scale=2.5).config.guidance_scale == 2.5
 
 
 class FirstHalf(nn.Module):
@@ -286,3 +292,74 @@ def test_a_guider_of_a_flow_is_refused():
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match="has no alphas_cumprod"):
         ClassifierGuider(classifier=None, scheduler=flow, labels=torch.arange(3))
+
+
+def drawn_by(pipe, **options):
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    options = dict(class_labels=[1, 2], latents=noise, output_type="pt") | options
+    return pipe(guidance_scale=3.0, num_inference_steps=3, **options).images
+
+
+def test_networks_of_others_take_a_pipeline_s_places(tmp_path):
+    unet, scheduler = load_unet("digits-denoiser"), diffusers.DDIMScheduler()
+    robust, vanilla = map(load_classifier, ("digits-robust", "digits-vanilla"))
+    pipe = RobustGuidancePipeline(unet, scheduler, robust)
+    pipe.save_pretrained(tmp_path)
+    expected = drawn_by(RobustGuidancePipeline(unet, scheduler, vanilla))
+    assert not drawn_by(pipe).allclose(expected)
+    for other in (vanilla, GuidanceClassifier.holding(vanilla)):
+        found = RobustGuidancePipeline.from_pretrained(tmp_path, classifier=other)
+        torch.testing.assert_close(drawn_by(found), expected)
+    denoiser = load_denoiser(tmp_path)
+    found = RobustGuidancePipeline(denoiser, scheduler, lambda x, t: vanilla(x, t))
+    torch.testing.assert_close(drawn_by(found), expected)
+
+    own = nn.Module()
+    own.forward, own.inner = (lambda x, t: vanilla(x, t)), vanilla
+    found = RobustGuidancePipeline(unet, scheduler, own)
+    torch.testing.assert_close(drawn_by(found), expected)
+    assert len(found(3, num_inference_steps=2).images) == 1  # a single label
+    torch.testing.assert_close(drawn_by(pipe, class_labels=["1", "2"]), drawn_by(pipe))
+    with pytest.raises(ValueError, match="a Module is not saved with a pipeline"):
+        found.save_pretrained(tmp_path / "own")
+
+
+def test_what_a_pipeline_does_not_know_is_said():
+    unet, scheduler = load_unet("digits-denoiser"), diffusers.DDIMScheduler()
+    with pytest.raises(ValueError, match="classifier is 'mnist-robust': load it first"):
+        RobustGuidancePipeline(unet, scheduler, "mnist-robust")
+    pipe = RobustGuidancePipeline(unet, scheduler)
+    with pytest.raises(TypeError, match="no argument 'scale'.*clip, eta, generator"):
+        drawn_by(pipe, scale=2.0)
+    with pytest.raises(TypeError, match="unet is a Classifier"):
+        to_diffusers(load_classifier("digits-robust"))
+    with pytest.raises(TypeError, match="model is a Linear"):
+        from_diffusers(nn.Linear(2, 3))
+
+
+def test_a_folder_without_subfolders_and_a_repository(tmp_path, monkeypatch):
+    "As older repositories of the Hub are laid out, like google/ddpm-cifar10-32."
+    unet = load_unet("digits-denoiser")
+    scheduler = diffusers.DDIMScheduler(prediction_type="sample")
+    RobustGuidancePipeline(unet, scheduler).save_pretrained(tmp_path)
+    for part in ("unet", "scheduler"):
+        for file in (tmp_path / part).iterdir():
+            file.rename(tmp_path / file.name)
+        (tmp_path / part).rmdir()
+    asked = []
+
+    def snapshot_download(name, **_):
+        if name != "somebody/digits":
+            raise OSError("no route to host")
+        asked.append(name)
+        return str(tmp_path)
+
+    place = "rcg.interop.denoisers.snapshot_download"
+    monkeypatch.setattr(place, snapshot_download)
+    for name in (tmp_path, "somebody/digits"):
+        denoiser = load_denoiser(name)
+        assert denoiser.kind == "sample" and denoiser.shape == (1, 8, 8)
+    assert asked == ["somebody/digits"]
+    with pytest.raises(FileNotFoundError, match="no folder nowhere/at_all.*no route"):
+        load_denoiser("nowhere/at_all")
