@@ -6,7 +6,7 @@
 __all__ = ['SingleStepLoss', 'GradientPenaltyLoss', 'SmoothingLoss', 'JointEnergyLoss', 'ScoreMatchingLoss', 'Denoised',
            'with_activation', 'SmallClassifier', 'with_null_label', 'Passes']
 
-# %% ../nbs/06a_gradient_training.ipynb #723c8a12
+# %% ../nbs/06a_gradient_training.ipynb #7bf05b51
 from collections.abc import Callable
 from dataclasses import field, replace
 
@@ -22,13 +22,13 @@ from .running.settings import Count, NonNegative, Positive, checked, settings
 from .training import evaluating
 from .unet import UNet, timestep_embedding
 
-# %% ../nbs/06a_gradient_training.ipynb #65f48548
+# %% ../nbs/06a_gradient_training.ipynb #00108c54
 def _answers(logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
     "The cross-entropy in nats, and whether the answer is right, as (N,) each."
     loss = F.cross_entropy(logits, labels, reduction="none")
     return {"loss": loss, "accuracy": (logits.argmax(1) == labels).float()}
 
-# %% ../nbs/06a_gradient_training.ipynb #e49edde9
+# %% ../nbs/06a_gradient_training.ipynb #a4082e55
 @settings
 class SingleStepLoss:
     "The cross-entropy after one step from a random start (Wong et al., 2020)."
@@ -50,7 +50,7 @@ class SingleStepLoss:
         shown = self.threat.project(moved, x_t)
         return _answers(checked_logits(model, shown, t, labels), labels)
 
-# %% ../nbs/06a_gradient_training.ipynb #7a6c8bf0
+# %% ../nbs/06a_gradient_training.ipynb #ab3f8d72
 def _with_gradient(
     model, x: Tensor, t: Tensor, objective: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:  # logits, and the objective's gradient by x, with its graph
@@ -85,7 +85,7 @@ class GradientPenaltyLoss:
         loss = answers["loss"] + self.weight * penalty
         return answers | {"loss": loss, "penalty": penalty}
 
-# %% ../nbs/06a_gradient_training.ipynb #abae45a9
+# %% ../nbs/06a_gradient_training.ipynb #5726f446
 @settings
 class SmoothingLoss:
     "The cross-entropy under further Gaussian noise (Cohen et al., 2019)."
@@ -101,7 +101,7 @@ class SmoothingLoss:
         shown = x_t + self.deviation * torch.randn_like(x_t)
         return _answers(checked_logits(model, shown, t, labels), labels)
 
-# %% ../nbs/06a_gradient_training.ipynb #8df8d032
+# %% ../nbs/06a_gradient_training.ipynb #c2625c17
 def _of(labels: Tensor) -> Callable[[Tensor], Tensor]:
     "Picks the logit of each image's own class."
     return lambda logits: logits.gather(1, labels[:, None])[:, 0]
@@ -125,7 +125,7 @@ class JointEnergyLoss:
         loss = answers["loss"] + self.weight * penalty
         return answers | {"loss": loss, "penalty": penalty}
 
-# %% ../nbs/06a_gradient_training.ipynb #2d293b71
+# %% ../nbs/06a_gradient_training.ipynb #4e85a588
 @settings
 class ScoreMatchingLoss:
     "Cross-entropy + λ |b ∇ log p(y | x_t, t) - (ε(x_t) - ε(x_t, y))|²."
@@ -156,7 +156,7 @@ class ScoreMatchingLoss:
         loss = answers["loss"] + self.weight * penalty
         return answers | {"loss": loss, "penalty": penalty}
 
-# %% ../nbs/06a_gradient_training.ipynb #57e6bcc4
+# %% ../nbs/06a_gradient_training.ipynb #6b9a6568
 class Denoised(nn.Module):
     "A classifier (x_t, t) that sees the clean image that a denoiser expects."
 
@@ -180,7 +180,7 @@ class Denoised(nn.Module):
             self.diffusion.x0_from_noise(x_t, t, noise).clamp(-1, 1), t
         )
 
-# %% ../nbs/06a_gradient_training.ipynb #7ba74553
+# %% ../nbs/06a_gradient_training.ipynb #8699972e
 @checked
 def with_activation(
     network: nn.Module,  # changed in place
@@ -193,7 +193,7 @@ def with_activation(
                 setattr(parent, name, make())
     return network
 
-# %% ../nbs/06a_gradient_training.ipynb #158e36e7
+# %% ../nbs/06a_gradient_training.ipynb #27eba439
 class SmallClassifier(nn.Module):
     "Four convolutions that know t, for images of any size from 8×8 on."
 
@@ -227,7 +227,7 @@ class SmallClassifier(nn.Module):
             x_t = x_t + h if x_t.shape == h.shape else h
         return self.out(F.adaptive_avg_pool2d(x_t, 4).flatten(1))
 
-# %% ../nbs/06a_gradient_training.ipynb #49f45d07
+# %% ../nbs/06a_gradient_training.ipynb #b154979b
 @checked
 def with_null_label(
     unet: UNet,  # conditional, without a null label
@@ -241,7 +241,7 @@ def with_null_label(
     changed.load_state_dict(weights | {name: torch.cat([weights[name], mean])})
     return changed
 
-# %% ../nbs/06a_gradient_training.ipynb #9f50c130
+# %% ../nbs/06a_gradient_training.ipynb #0baa2097
 class Passes:
     "Counts the images that go forward and backward through a network from now on."
 
