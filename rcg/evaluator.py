@@ -207,31 +207,32 @@ def activations(
     return Activations(pooled, pooled_gaussian, spatial_gaussian)
 
 # %% ../nbs/08b_evaluator.ipynb #8eca3033
-def _statistics(path: str | Path) -> dict[str, np.ndarray]:
-    "The statistics of a file, without its images; none if it has none."
+def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], bool]:
+    "The statistics of a file, and whether it has images. Raises `OSError`."
     names = ("mu", "sigma", "mu_s", "sigma_s")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names if name in file.files}
-    except (BadZipFile, ValueError) as e:
-        raise OSError(f"{path} is no whole .npz file ({e}): fetch it again") from None
+            found = {name: file[name] for name in names if name in file.files}
+            return found, "arr_0" in file.files
+    except (BadZipFile, EOFError, TypeError, ValueError) as e:
+        why = str(e) if isinstance(e, BadZipFile) else "it holds something else"
+        raise OSError(
+            f"{path} is no whole .npz file of arrays ({why}): make or fetch it again"
+        ) from None
 
 
-def _has_images(path: str | Path) -> bool:
-    with ZipFile(path) as archive:
-        return "arr_0.npy" in archive.namelist()
-
-
-def _gaussian(path: str | Path, suffix: str, computed: Gaussian | None, width: int):
+def _gaussian(
+    path: str | Path, stored: dict, end: str, computed: Gaussian | None, width: int
+) -> Gaussian | None:
     "The stored one, or the one of the images if the file has no statistics."
-    stored = _statistics(path)
     if "mu" not in stored:
         return computed
-    names = {"mu": f"mu{suffix}", "sigma": f"sigma{suffix}"}
-    if names["mu"] not in stored:
+    named = {name: stored.get(name + end) for name in ("mu", "sigma")}
+    if named["mu"] is None:
         return None
-    found = {name: stored[there] for name, there in names.items() if there in stored}
-    return stored_gaussian(found, path, width)
+    return stored_gaussian(
+        {k: v for k, v in named.items() if v is not None}, path, width
+    )
 
 # %% ../nbs/08b_evaluator.ipynb #6eed2a84
 @checked
@@ -244,15 +245,18 @@ def adm_scores(
 ) -> dict[str, float]:  # without what the reference does not suffice for
     "ADM's numbers by the names that it prints. Raises as `npz_images`."
     read = lambda path: activations(path, network, batch_size, device)
-    real, fake = read(reference) if _has_images(reference) else None, read(samples)
+    stored, has_images = _contents(reference)
+    if not (stored or has_images):
+        raise ValueError(f"{reference} has neither images, as arr_0, nor statistics")
+    real, fake = read(reference) if has_images else None, read(samples)
     parts = fake.pooled.to(device).split(5000)
     scores = [inception_score(network.logits(x).cpu(), 1, None)[0] for x in parts]
     found = {"Inception Score": float(np.mean(scores))}
-    for name, suffix, field in (("FID", "", 1), ("sFID", "_s", 2)):
-        width = len(fake[field].mean)
-        gaussian = _gaussian(reference, suffix, real and real[field], width)
-        if gaussian is not None:
-            found[name] = frechet_distance(gaussian, fake[field])
+    for name, end, place in (("FID", "", 1), ("sFID", "_s", 2)):
+        ours = fake[place]
+        theirs = _gaussian(reference, stored, end, real and real[place], len(ours.mean))
+        if theirs is not None:
+            found[name] = frechet_distance(theirs, ours)
     if real is not None:
         shares = precision_recall(real.pooled, fake.pooled, k=3)
         found |= dict(zip(("Precision", "Recall"), shares))

@@ -148,6 +148,24 @@ def test_files_that_are_something_else(tmp_path):
         list(npz_images(path))
 
 
+def test_references_that_are_something_else(files, tmp_path):
+    path = tmp_path / "reference.npz"
+    for content in (b"no archive", b"PK, but no archive", b""):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match="reference.npz is no whole .npz file"):
+            adm_scores(path, files[1], Linear())
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "array.npy").rename(path)
+    with pytest.raises(OSError, match="holds something else"):
+        adm_scores(path, files[1], Linear())
+    save_arrays(path, labels=np.arange(3))
+    with pytest.raises(ValueError, match="has neither images, as arr_0, nor stat"):
+        adm_scores(path, files[1], Linear())
+    save_arrays(path, mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(ValueError, match="is of 3 features, but the extractor has 16"):
+        adm_scores(path, files[1], Linear())
+
+
 def test_weights_that_are_something_else(files, tmp_path, monkeypatch, capsys):
     torch.save({"fc.weight": torch.ones(3, 4)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="does not hold the weights of Inception V3"):
