@@ -139,3 +139,8 @@ def test_the_hub(tmp_path):
     assert "same: True" in run.stdout, run.stderr
     assert set(Hub.files) == {"README.md", "config.json", "model.safetensors"}
     assert b"by hand" in Hub.files["README.md"]
+
+
+def test_a_network_does_without_the_hub():
+    code = "import sys, rcg.classifier; sys.exit('huggingface_hub' in sys.modules)"
+    assert not subprocess.run([sys.executable, "-c", code]).returncode
