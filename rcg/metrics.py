@@ -281,7 +281,7 @@ def _cloud(x: Tensor, origin: Tensor) -> _Cloud:
     return _Cloud(x, origin, torch.cat(parts))
 
 # %% ../nbs/08_metrics.ipynb #b45376a1
-_CHUNK = 128  # products summed at a time
+_CHUNK = 256  # products summed at a time
 
 
 def _squared(a: _Cloud, b: _Cloud, dtype: torch.dtype) -> Tensor:  # (N, M)
@@ -303,10 +303,17 @@ def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 64) -> Tenso
     return torch.cat(found)
 
 # %% ../nbs/08_metrics.ipynb #7fe0a0bc
-def _doubt(norms: Tensor, squares: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+def _doubt(
+    norms: Tensor,  # of the centres
+    squares: Tensor,  # distances, near which one may be in doubt
+    largest: Tensor,  # norm of all others
+    width: int,  # D
+    dtype: torch.dtype,
+) -> Tensor:
     "How far a computed square may be from a true one that is near `squares`."
-    steps, info = _CHUNK / 2 + width / _CHUNK + 6, torch.finfo(dtype)
-    return 4 * steps * (info.eps * (norms + squares) + width * info.tiny)
+    steps, info = _CHUNK / 2 + width / _CHUNK + 8, torch.finfo(dtype)
+    both = norms + (2 * (norms + squares)).clamp(max=largest)
+    return steps * (info.eps * both + width * info.tiny)
 
 
 def _precisions(*clouds: _Cloud) -> list[torch.dtype]:
@@ -326,9 +333,9 @@ class _Balls(NamedTuple):
         return _Balls(self.radius[index], self.norms[index])
 
 
-def _candidates(squared: Tensor, balls: _Balls, width: int):
+def _candidates(squared: Tensor, balls: _Balls, largest: Tensor, width: int):
     "Pairs that may be at most a radius apart, and for which this is in doubt."
-    doubt = _doubt(balls.norms, balls.radius, width, squared.dtype)
+    doubt = _doubt(balls.norms, balls.radius, largest, width, squared.dtype)
     low, high = ((balls.radius + d).to(squared.dtype) for d in (-doubt, doubt))
     i, j = torch.nonzero(squared <= high, as_tuple=True)
     return i, j, squared[i, j] > low.expand_as(squared)[i, j]
@@ -336,9 +343,10 @@ def _candidates(squared: Tensor, balls: _Balls, width: int):
 
 def _pairs(a: _Cloud, b: _Cloud, dtypes: list[torch.dtype], *kinds: _Balls):
     "The pairs (i, j) of rows at most a radius apart, for each kind of balls."
+    largest = torch.maximum(a.norms.max(), b.norms.max())
     for dtype in dtypes:
-        squared = _squared(a, b, dtype)
-        found = [_candidates(squared, balls, a.rows.shape[1]) for balls in kinds]
+        squared, width = _squared(a, b, dtype), a.rows.shape[1]
+        found = [_candidates(squared, balls, largest, width) for balls in kinds]
         if sum(int(doubt.sum()) for *_, doubt in found) < squared.numel() / 64:
             break
     for (i, j, doubt), balls in zip(found, kinds):
@@ -382,7 +390,8 @@ def _radii(cloud: _Cloud, near: _Near, rows: Tensor, k: int, dtype: torch.dtype)
     "Squared distances to the k-th nearest other row, and which are still in doubt."
     squares, index = near.squares[rows], near.index[rows]
     edge = squares[:, k].clamp(min=0)
-    doubt = 2 * _doubt(cloud.norms[rows], edge, cloud.rows.shape[1], dtype)
+    norms, width = cloud.norms, cloud.rows.shape[1]
+    doubt = 2 * _doubt(norms[rows], edge, norms.max(), width, dtype)
     close = (squares - edge[:, None]).abs() <= doubt[:, None]
     i, j = torch.nonzero(close, as_tuple=True)
     squares[i, j] = _exact(cloud.rows, cloud.rows, rows[i], index[i, j])
