@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training_run', 'check_images', 'check', 'this_process',
            'allow_tf32', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task', 'SamplingPlan', 'sampling_plan',
-           'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of', 'draw', 'sampling_run',
-           'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
+           'find_file', 'reference_images', 'Networks', 'network_files', 'hashes_of', 'load_networks', 'guidance_of',
+           'draw', 'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
 # %% ../../nbs/running/07_jobs.ipynb #9da88000
 import gc
@@ -595,13 +595,14 @@ class Task(NamedTuple):
     seed: int
     label: int
     file: Path
+    said: dict[str, str]  # what the file says of itself
 
     def is_done(self) -> bool:
-        "Whether the file is there, and whole."
+        "Whether the file is there, whole, and this image of this job."
         try:
             with Image.open(self.file) as picture:
                 picture.verify()
-            return True
+            return self.said.items() <= picture.info.items()
         except (OSError, SyntaxError):  # what Pillow raises for a damaged PNG
             return False
 
@@ -630,17 +631,19 @@ def _class_names(job: SamplingJob, classes: int) -> list[str] | None:
     return names if fit and all(Path(name).name == name for name in names) else None
 
 # %% ../../nbs/running/07_jobs.ipynb #01b8653e
-def _tasks(job: SamplingJob, count: int, classes: int, names) -> list[Task]:
+def _tasks(job: SamplingJob, solver, count: int, classes: int, names) -> list[Task]:
     "Seed, label and file of every image."
     labels = list(range(classes)) if job.labels is None else job.labels
     if not labels or max(labels) >= classes:
         raise ValueError(f"labels must be among 0 to {classes - 1}, not {labels[:10]}")
     images, width = run_path(job.run_dir) / "images", len(str(classes - 1))
     names, tasks = names or [f"{k:0{width}d}" for k in range(classes)], []
+    how = {"scale": str(job.scale if job.classifier else 0.0), "sampler": str(solver)}
     for i in range(count):
         seed, label = job.first_seed + i, labels[i % len(labels)]
         file = images / names[label] / f"{seed:06d}.png"
-        tasks.append(Task(seed, label, file))
+        said = {"seed": str(seed), "label": str(label), **how}
+        tasks.append(Task(seed, label, file, said))
     return tasks
 
 # %% ../../nbs/running/07_jobs.ipynb #38b1dbdd
@@ -656,7 +659,8 @@ def sampling_plan(job: SamplingJob) -> SamplingPlan:
         )
     classes = job.classes or p.unet.classes
     names = _class_names(job, classes)
-    tasks = _tasks(job, job.images or p.sampling.images, classes, names)
+    count = job.images or p.sampling.images
+    tasks = _tasks(job, solver, count, classes, names)
     return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, names, tasks)
 
 # %% ../../nbs/running/07_jobs.ipynb #c638e8bf
@@ -696,13 +700,23 @@ class Networks(NamedTuple):
     others: list[UNet | Classifier | None]  # of the job's further terms
     hashes: dict[str, str]  # of the files
 
+
+def network_files(job: SamplingJob) -> dict[str, Path]:
+    "The files of a job's networks, by the part they play."
+    names = {"denoiser": job.denoiser, "classifier": job.classifier}
+    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
+    return {part: find_file(name) for part, name in names.items() if name}
+
+
+def hashes_of(files: dict[str, Path]) -> dict[str, str]:
+    "What tells files of networks apart."
+    return {part: sha256(file)[:16] for part, file in files.items()}
+
 # %% ../../nbs/running/07_jobs.ipynb #02057466
 def load_networks(job: SamplingJob, device) -> Networks:
     "Raises `ValueError` if weights are not the preset's, `OSError` for bad files."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[job.dtype]
-    names = {"denoiser": job.denoiser, "classifier": job.classifier}
-    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
-    files = {part: find_file(name) for part, name in names.items() if name}
+    files = network_files(job)
 
     def load(part: str, kind: Callable, width, classes=job.classes):
         if part not in files:
@@ -724,8 +738,7 @@ def load_networks(job: SamplingJob, device) -> Networks:
         else load(f"term {k}", load_unet, term.width)
         for k, term in enumerate(job.terms)
     ]
-    hashes = {part: sha256(file)[:16] for part, file in files.items()}
-    return Networks(unet, classifier, others, hashes)
+    return Networks(unet, classifier, others, hashes_of(files))
 
 # %% ../../nbs/running/07_jobs.ipynb #946182d0
 def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
@@ -770,18 +783,12 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #6793f59a
-def _save_png(picture: Tensor, task: Task, plan: SamplingPlan):  # (C, H, W) uint8
+def _save_png(picture: Tensor, task: Task, job: SamplingJob):  # (C, H, W) uint8
     "Write an image that says in itself how it came about."
+    networks = {"denoiser": job.denoiser, "classifier": job.classifier or "none"}
     said = PngInfo()
-    for name, value in (
-        ("seed", task.seed),
-        ("label", task.label),
-        ("scale", plan.job.scale if plan.job.classifier else 0.0),
-        ("sampler", plan.solver),
-        ("denoiser", plan.job.denoiser),
-        ("classifier", plan.job.classifier or "none"),
-    ):
-        said.add_text(name, str(value))
+    for name, value in (task.said | networks).items():
+        said.add_text(name, value)
     pixels = picture.permute(1, 2, 0).squeeze(-1).numpy()
     with atomic_write(task.file) as draft:
         Image.fromarray(pixels).save(draft, "PNG", pnginfo=said)
@@ -809,7 +816,7 @@ def sample_job(job: SamplingJob) -> list[Path]:
                 tasks = mine[k : k + job.batch_size]
                 images = draw(plan, networks, tasks, where.device, cost)
                 for picture, task in zip(to_uint8(images).cpu(), tasks):
-                    _save_png(picture, task, plan)
+                    _save_png(picture, task, job)
                 bar.update(len(tasks))
         if cost.images and where.is_main_process:
             print(cost)
@@ -820,14 +827,20 @@ def pack(job: SamplingJob) -> Path:
     """Write the images of a finished job as samples.npz, in order of their seeds.
 
     It holds `arr_0` uint8 (N, H, W, 3), `arr_1`, the labels, and perhaps `classes`.
-    Raises `FileNotFoundError` if some images are missing or damaged.
+    Raises `FileNotFoundError` if some images are missing or damaged, `ValueError` if
+    they are those of other networks.
     """
     plan = job.resolve()
+    stored = load_json(plan.folder / "settings.json", "run the job first")
+    if stored.get("weights") != hashes_of(network_files(job)):
+        raise ValueError(
+            f"{plan.folder} holds samples of other networks: pack the job that drew them"
+        )
     missing = plan.missing()
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(plan.tasks)} images are not there yet, or are "
-            f"damaged, like {missing[0].file}: run the job again"
+            f"{len(missing)} of {len(plan.tasks)} images are not there yet, or "
+            f"damaged, or of another job, like {missing[0].file}: run the job again"
         )
     bar = tqdm(plan.tasks, "packing", mininterval=3)
     pixels = [np.asarray(Image.open(task.file).convert("RGB")) for task in bar]

@@ -14,13 +14,40 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
-from .files import atomic_write, load_json, run_path, save_json
+from rcg.running.files import (
+    atomic_write,
+    load_json,
+    markdown_table,
+    run_path,
+    save_json,
+)
 from .runs import claim, is_claimed
-from .settings import Count, Positive, checked, described, fingerprint
+from rcg.running.settings import (
+    Count,
+    NonNegative,
+    Positive,
+    checked,
+    described,
+    fingerprint,
+)
+
+# %% ../../nbs/running/08_sweeps.ipynb #0022b299
+class _Done(TypedDict):
+    "What the file of a cell that is done holds."
+
+    seconds: NonNegative
+    result: Any
+
+
+class _Failed(TypedDict):
+    "What the file of a cell that has failed holds."
+
+    error: str
 
 # %% ../../nbs/running/08_sweeps.ipynb #d28f3ec5
 class Sweep:
@@ -53,7 +80,8 @@ class Sweep:
 
     def stored(self, key: str, ending: str = "json") -> dict:
         "What is in a file of a cell. Raises `OSError` if it is damaged."
-        return load_json(self.file(key, ending), "delete it to do the cell again")
+        kind = _Done if ending == "json" else _Failed
+        return load_json(self.file(key, ending), "delete it to do the cell again", kind)
 
     def result(self, cell: dict):
         "The result of a cell, or None. Raises `OSError` if its file is damaged."
@@ -81,7 +109,7 @@ def _note(sweep: Sweep, key: str, state: str) -> str:
         return f"{sweep.stored(key)['seconds']:.0f} s"
     if state == "failed":
         error = sweep.stored(key, "failed.json")["error"]
-        return error.splitlines()[0].replace("|", "/")
+        return error.splitlines()[0]
     return ""
 
 # %% ../../nbs/running/08_sweeps.ipynb #d3327c5f
@@ -96,18 +124,16 @@ def _distinguishing(cells: list[dict]) -> list[str]:
 def progress(sweep: Sweep) -> str:  # Markdown
     "One row per cell: its settings, its state, how long it took or why it failed."
     names = _distinguishing(list(sweep.cells.values()))
-    lines = ["| " + " | ".join([*names, "state", ""]) + " |"]
-    lines.append("|---" * (len(names) + 2) + "|")
-    count: Counter = Counter()
+    rows, count = [], Counter()
     for key, cell in sweep.cells.items():
         state = sweep.state(key)
         count[state] += 1
-        values = ["" if cell.get(n) is None else str(cell[n]) for n in names]
-        lines.append(f"| {' | '.join([*values, state, _note(sweep, key, state)])} |")
+        values = {n: "" if cell.get(n) is None else cell[n] for n in names}
+        rows.append(values | {"state": state, "": _note(sweep, key, state)})
     left = seconds_left(sweep)
     eta = f", about {timedelta(seconds=round(left))} left" if left else ""
     summary = ", ".join(f"{n} {state}" for state, n in count.items())
-    return "\n".join([*lines, "", summary + eta])
+    return "\n".join([*([markdown_table(rows), ""] if rows else []), summary + eta])
 
 # %% ../../nbs/running/08_sweeps.ipynb #58949e9f
 def _failure(sweep: Sweep, key: str) -> int | None:
