@@ -831,16 +831,17 @@ def pack(job: SamplingJob) -> Path:
     they are those of other networks.
     """
     plan = job.resolve()
-    stored = load_json(plan.folder / "settings.json", "run the job first")
-    if stored.get("weights") != hashes_of(network_files(job)):
-        raise ValueError(
-            f"{plan.folder} holds samples of other networks: pack the job that drew them"
-        )
     missing = plan.missing()
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} of {len(plan.tasks)} images are not there yet, or "
             f"damaged, or of another job, like {missing[0].file}: run the job again"
+        )
+    stored = load_json(plan.folder / "settings.json", "run the job first")
+    if stored.get("weights") != hashes_of(network_files(job)):
+        raise ValueError(
+            f"{plan.folder} holds samples of other networks: pack the job that drew "
+            "them, or draw into another run_dir"
         )
     bar = tqdm(plan.tasks, "packing", mininterval=3)
     pixels = [np.asarray(Image.open(task.file).convert("RGB")) for task in bar]
