@@ -26,10 +26,10 @@ SITE = "https://rcg-diffusion.github.io/rcg/"
 
 FLOORS = """
     running.settings running.files running.hub data diffusion solvers unet classifier
-    attack training guidance metrics further_metrics gradients figures running.images
-    running.presets running.runs running.downloads running.checkpoints evaluator
-    running.classifiers running.report interop.networks interop.denoisers
-    interop.pipeline running.commands running.jobs running.sweeps lab.views lab.worker
+    attack training gradient_training guidance metrics further_metrics gradients
+    figures running.images running.presets running.runs running.downloads
+    running.checkpoints evaluator running.classifiers running.report interop.networks
+    interop.denoisers interop.pipeline running.commands running.jobs running.sweeps lab.views lab.worker
     lab.widgets survey.answers survey.page survey.making survey.serving survey.opinions
     running.site
 """.split()  # a module imports only from those before it

@@ -746,6 +746,26 @@ def good() -> dict[str, typing.Callable[[], dict]]:
             folder=str(w.root / "survey"),
             rater=answers.Raters(w.survey).rater(answers.Raters(w.survey).join()),
         ),
+        "gradient_training.SingleStepLoss": lambda: dict(diffusion=D, threat=L2(0.5)),
+        "gradient_training.GradientPenaltyLoss": lambda: dict(diffusion=D, weight=1.0),
+        "gradient_training.SmoothingLoss": lambda: dict(diffusion=D, deviation=0.5),
+        "gradient_training.JointEnergyLoss": lambda: dict(diffusion=D, weight=1.0),
+        "gradient_training.ScoreMatchingLoss": lambda: dict(
+            diffusion=D, weight=1.0, denoiser=u, images=2
+        ),
+        "gradient_training.Denoised": lambda: dict(
+            classifier=c, denoiser=u, diffusion=D
+        ),
+        "gradient_training.with_activation": lambda: dict(
+            network=_new_classifier(), make=nn.Softplus
+        ),
+        "gradient_training.with_null_label": lambda: dict(
+            unet=UNet(UNetConfig(**SHAPE))
+        ),
+        "gradient_training.SmallClassifier": lambda: dict(
+            channels=1, classes=10, width=32
+        ),
+        "gradient_training.Passes": lambda: dict(network=_new_classifier()),
         "training.DenoiserLoss": lambda: dict(
             diffusion=D, drop_labels=0.1, null_label=10
         ),
