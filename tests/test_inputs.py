@@ -80,6 +80,7 @@ LEFT_OUT = {
         running.jobs.training_plan running.jobs.training_run running.jobs.check_images
         running.jobs.this_process running.jobs.allow_tf32 running.jobs.stop_signals
         running.jobs.sampling_plan running.jobs.load_networks running.jobs.guidance_of
+        running.jobs.network_files running.jobs.hashes_of
         running.jobs.draw running.jobs.sampling_run running.jobs.train_job
         running.jobs.sample_job running.jobs.pack running.jobs.check
         running.jobs.contents running.commands.launch""",

@@ -95,8 +95,11 @@ def printable(path: str | Path) -> str:
 def _drafted(file: Image.Image, least: int) -> Image.Image:
     "A JPEG decoded at 1/2, 1/4 or 1/8, its short side not below `least`."
     drawn = file.draft(None, (least, least))
-    # like ADM's halves, without the last pixels of an odd side
-    return file.crop((0, 0, *map(int, drawn[1][2:]))) if drawn else file
+    if not drawn:  # no JPEG
+        return file
+    extent = drawn[1][2:]  # whole pixels, like ADM's halves, and parts of one
+    size = tuple(map(int, extent))
+    return file.resize(size, Image.Resampling.NEAREST, box=(0, 0, *extent))
 
 
 def _decoded(
