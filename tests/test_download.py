@@ -8,7 +8,7 @@ import time
 import pytest
 from filelock import FileLock
 
-from rcg.running.downloads import download
+from rcg.running.downloads import download, sha256, verify
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 
@@ -162,3 +162,45 @@ def test_missing_on_the_server(server, tmp_path):
             quiet=True,
         )
     assert len(server.requests) == 1  # no use in asking again
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"%s  weights.pt\n", b"\xef\xbb\xbf%s", b"SHA256 (weights.pt) = %s", b"sha256:%s"],
+)
+def test_checksums_as_others_write_them(tmp_path, written):
+    path, record = tmp_path / "weights.pt", tmp_path / "weights.pt.sha256"
+    path.write_bytes(CONTENT)
+    found = sha256(path)
+    record.write_bytes(written % found.upper().encode())
+    verify(path)
+    verify(path, f"sha256:{found.upper()}")
+    record.write_bytes(written % (b"0" * 64))
+    with pytest.raises(OSError, match=f"has the SHA-256 {found} instead of 000"):
+        verify(path)
+
+
+def test_what_is_no_checksum_is_said(tmp_path):
+    path, record = tmp_path / "weights.pt", tmp_path / "weights.pt.sha256"
+    path.write_bytes(CONTENT)
+    with pytest.raises(ValueError, match="checksum must hold the 64 digits"):
+        verify(path, "985a")
+    for content in (b"985a", sha256(path).encode("utf-16"), b"\xff\0"):
+        record.write_bytes(content)
+        with pytest.raises(OSError, match="weights.pt.sha256 must hold .*delete it"):
+            verify(path)
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(OSError, match="weights.pt.sha256 is a folder"):
+        verify(path)
+
+
+def test_a_folder_is_no_complete_file(tmp_path):
+    with pytest.raises(OSError, match="is a folder: name a file"):
+        download("https://host/weights.pt", tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize("url", ["http://host/ü", "http://[::1/x", "http://host:x/y"])
+def test_addresses_that_cannot_be(tmp_path, url):
+    with pytest.raises(ValueError, match="url must be like https://host/file"):
+        download(url, tmp_path / "x", quiet=True)

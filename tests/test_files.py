@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import time
+import zipfile
 
 import numpy as np
 import pytest
+import torch
 
+from rcg.running.downloads import sha256
 from rcg.running.files import (
     atomic_write,
     load_arrays,
@@ -18,6 +21,8 @@ from rcg.running.files import (
     save_json,
     write_table,
 )
+from rcg.running.runs import Run
+from rcg.training import save_tensors
 
 
 def _save_often(path):
@@ -70,6 +75,7 @@ def test_damaged_json_gives_the_advice_of_the_reader_and_no_other(tmp_path, cont
 
 
 TEXTS = [
+    "x" * 200_000,
     "x\u2028y",
     "two\nlines",
     "two\r\nlines",
@@ -86,10 +92,86 @@ def test_texts_survive_a_table(tmp_path, text):
     assert read_table(tmp_path / "t.csv") == rows
 
 
-def test_names_that_look_like_numbers_stay_names(tmp_path):
-    write_table(tmp_path / "t.csv", [{"class": "007"}])
-    assert read_table(tmp_path / "t.csv", numbers=False) == [{"class": "007"}]
-    assert read_table(tmp_path / "t.csv") == [{"class": 7}]
+@pytest.mark.parametrize("name", ["007", "1e5", "1.10", "Infinity", "9" * 5000])
+def test_names_that_look_like_numbers_stay_names(tmp_path, name):
+    rows = [{"class": name, "n": 7, "loss": 1e-7, "worst": float("-inf")}]
+    write_table(tmp_path / "t.csv", rows)
+    assert read_table(tmp_path / "t.csv") == rows
+    write_table(tmp_path / "t.csv", [{"class": "7"}])
+    assert read_table(tmp_path / "t.csv", numbers=False) == [{"class": "7"}]
+
+
+def test_what_cannot_be_written_is_said_before_the_file_is_touched(tmp_path):
+    with pytest.raises(ValueError, match=r"t.csv cannot hold 'a\\udcff'.*rename"):
+        write_table(tmp_path / "t.csv", [{"name": "a\udcff"}])
+    with pytest.raises(ValueError, match="value.a.1 is nan"):
+        save_json(tmp_path / "a.json", {"a": [1, float("nan")]})
+    with pytest.raises(ValueError, match="keys that are alike"):
+        save_json(tmp_path / "a.json", {1: "a", "1": "b"})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path):
+    (tmp_path / "kept").mkdir()
+    target, link = tmp_path / "kept" / "a.json", tmp_path / "link.json"
+    save_json(target, 1)
+    target.chmod(0o600)
+    link.symlink_to(target)
+    save_json(link, 2)
+    assert link.is_symlink() and load_json(target) == 2
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_long_names(tmp_path):
+    save_json(tmp_path / ("é" * 120), 1)
+    assert load_json(tmp_path / ("é" * 120)) == 1
+    for name in ("a" * 300, "a\0b", "."):
+        with pytest.raises(OSError, match="could not be (written|made)"):
+            save_json(tmp_path / name, 1)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("read", [load_json, read_table, load_arrays, sha256])
+def test_only_files_are_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for name, said in (
+        ("pipe", "pipe is a pipe or a device: name a file"),
+        ("", "is a folder: name a file"),
+        ("none", "there is no file"),
+        ("circle", "circle cannot be opened"),
+        ("a\0b", "cannot be opened"),
+    ):
+        with pytest.raises(OSError, match=said):
+            read(tmp_path / name)
+
+
+def test_json_of_another_kind_gives_the_advice(tmp_path):
+    for value in ([], None, 3, "a"):
+        save_json(tmp_path / "settings.json", value)
+        with pytest.raises(OSError, match="settings.json does not .*delete the run"):
+            Run(tmp_path, x=1)
+
+
+def test_a_run_keeps_to_its_folder_and_to_what_can_be_compared(tmp_path):
+    for settings in ({"x": float("nan")}, {"x": [float("inf")]}):
+        with pytest.raises(ValueError, match="settings.x.* JSON does not have"):
+            Run(tmp_path / "run", **settings)
+    for name in ("a\0b", "a" * 300):
+        with pytest.raises(OSError, match="could not be made"):
+            Run(tmp_path / name)
+    run = Run(tmp_path / "run", x=1)
+    for name in ("../x", "/x"):
+        with pytest.raises(ValueError, match="name must be inside the run directory"):
+            run.reuse(name, lambda: torch.zeros(1))
+        with pytest.raises(ValueError, match="name must be inside the run directory"):
+            run.reuse_json(name, dict)
+    with pytest.raises(ValueError, match="x is not stored: it has NaN"):
+        run.reuse("x", lambda: torch.tensor([1.0, torch.nan]))
+    save_tensors(run / "x.safetensors", {"weights": torch.zeros(1)})
+    with pytest.raises(OSError, match="x.safetensors holds weights .*move it away"):
+        run.reuse("x", lambda: torch.zeros(1))
+    assert {p.name for p in tmp_path.rglob("*.*")} == {"settings.json", "x.safetensors"}
 
 
 def test_tables_as_spreadsheets_write_them(tmp_path):
@@ -98,6 +180,8 @@ def test_tables_as_spreadsheets_write_them(tmp_path):
         "a\tb\r\n1,5\t2\r\n",
         '\ufeff"a","b"\r\n"1,5","2"\r\n\r\n',
         '"a";"b"\n"1,5";2',
+        "sep=;\r\na;b\r\n1,5;2\r\n",
+        "\n\r\na;b\n1,5;2\n",
     ):
         (tmp_path / "t.csv").write_text(content, encoding="utf-8", newline="")
         assert read_table(tmp_path / "t.csv") == [{"a": "1,5", "b": 2}], content
@@ -113,7 +197,8 @@ def test_tables_as_spreadsheets_write_them(tmp_path):
         ("a,b\n1,2\n".encode("utf-16"), "store it as CSV in UTF-8"),
         (b"a,a\n1,2\n", "header of different names"),
         (b"", "no header"),
-        (b"a\n" + b"x" * 200_000, "field larger than"),
+        (b"PK\x03\x04\x14\0", "no header of different names.*store it as CSV"),
+        (b"\0\0", "no header of different names.*store it as CSV"),
     ],
 )
 def test_what_is_no_table_is_said(tmp_path, content, said):
@@ -123,14 +208,18 @@ def test_what_is_no_table_is_said(tmp_path, content, said):
 
 
 def test_rows_that_do_not_fit_are_not_stored(tmp_path):
-    for rows in ([], [{"a": 1}, {"b": 2}], [{"a": 1}, {"a": 1, "b": 2}]):
-        with pytest.raises(ValueError, match="the same columns"):
+    for rows in ([{"a": 1}, {"b": 2}], [{"a": 1}, {"a": 1, "b": 2}]):
+        with pytest.raises(ValueError, match="rows must .*row 2 has .*b, the first a"):
             write_table(tmp_path / "t.csv", rows)
+        with pytest.raises(ValueError, match="rows must .*row 2 has .*b, the first a"):
+            markdown_table(rows)
+    with pytest.raises(ValueError, match=r"rows is \[\]"):
+        write_table(tmp_path / "t.csv", [])
     assert not list(tmp_path.iterdir())
 
 
 def test_markdown_table():
-    rows = [{"a": 1, "b": "x|y"}, {"a": 2.5, "b": "two\nlines"}]
+    rows = [{"a": 1, "b": "x|y"}, {"b": "two\nlines", "a": 2.5}]
     expected = "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n| 2.5 | two lines |"
     assert markdown_table(rows) == expected
 
@@ -160,6 +249,13 @@ def test_truncated_archives(tmp_path, keep):
     save_arrays(tmp_path / "a.npz", arr_0=np.arange(400))
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:keep])
     with pytest.raises(OSError, match="not a whole .npz file"):
+        load_arrays(tmp_path / "a.npz")
+
+
+def test_other_files_in_an_archive_are_no_arrays(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("a.png", b"xx")
+    with pytest.raises(OSError, match="a.png in it is no array"):
         load_arrays(tmp_path / "a.npz")
 
 

@@ -528,6 +528,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         ),
         "running.files.atomic_write": lambda: dict(path=out()),
         "running.files.run_path": lambda: dict(path="runs/a"),
+        "running.files.regular_file": lambda: dict(path=w.root / "a.json"),
         "running.files.save_json": lambda: dict(path=out(), value={"a": [1, 2.0, "x"]}),
         "running.files.load_json": lambda: dict(path=w.root / "a.json"),
         "running.files.write_table": lambda: dict(path=out(), rows=w.rows),

@@ -164,7 +164,7 @@ def write_table(
     try:
         text = file.getvalue().encode()
     except UnicodeEncodeError as e:
-        near = e.object[max(0, e.start - 20) : e.end]
+        near = e.object[: e.end].splitlines()[-1][-40:]
         raise ValueError(
             f"{path} cannot hold {near!r}, which is not Unicode: rename what it names"
         ) from None
