@@ -538,7 +538,7 @@ def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Gui
         return others
     return scale * classifier_guidance(classifier) + others
 
-
+# %% ../nbs/07_guidance.ipynb #5b225c3c
 @checked
 def sample_steps(
     unet: Callable,  # denoiser: (x_t, t, labels) to noise, or noise and v
