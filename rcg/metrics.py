@@ -277,8 +277,10 @@ class _Cloud(NamedTuple):
 
 
 def _cloud(x: Tensor, origin: Tensor) -> _Cloud:
-    parts = [(rows.double() - origin).square().sum(1) for rows in x.split(256)]
-    return _Cloud(x, origin, torch.cat(parts))
+    norms = x.new_empty(len(x), dtype=torch.float64)
+    for rows, found in zip(x.split(256), norms.split(256)):
+        found.copy_((rows.double() - origin).square().sum(1))
+    return _Cloud(x, origin, norms)
 
 # %% ../nbs/08_metrics.ipynb #b45376a1
 _CHUNK = 256  # products summed at a time
@@ -297,10 +299,10 @@ def _squared(a: _Cloud, b: _Cloud, dtype: torch.dtype) -> Tensor:  # (N, M)
 
 def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 64) -> Tensor:
     "Squared distances of the pairs (a[i], b[j]) from their differences."
-    found = [a.new_empty(0, dtype=torch.float64)]
-    for m, n in zip(i.split(pairs), j.split(pairs)):
-        found.append((a[m].double() - b[n].double()).square().sum(1))
-    return torch.cat(found)
+    squares = a.new_empty(len(i), dtype=torch.float64)
+    for m, n, found in zip(i.split(pairs), j.split(pairs), squares.split(pairs)):
+        found.copy_((a[m].double() - b[n].double()).square().sum(1))
+    return squares
 
 # %% ../nbs/08_metrics.ipynb #7fe0a0bc
 def _doubt(

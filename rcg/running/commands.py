@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from .files import atomic_write
+from .files import atomic_write, regular_file
 from rcg.running.settings import (
     NO_EFFECT,
     Count,
@@ -216,9 +216,18 @@ def _options(kind: type):
     "A parser for the settings of a kind of job."
     from jsonargparse import SUPPRESS, ActionConfigFile
 
+    class File(ActionConfigFile):
+        "A file of settings, which errors name."
+
+        def __call__(self, parser, given, path, option=None):
+            try:
+                super().__call__(parser, given, str(regular_file(path)), option)
+            except (TypeError, UnicodeDecodeError, RecursionError) as e:
+                raise ValueError(f"{path} is no YAML of settings ({e})") from None
+
     usage = "python -m rcg.jobs COMMAND [--config FILE] [--SETTING VALUE ...]"
     parser, comments = _parser(description=kind.__doc__, usage=usage), _comments(kind)
-    file = dict(action=ActionConfigFile, metavar="FILE", help="YAML file of settings")
+    file = dict(action=File, metavar="FILE", help="YAML file of settings")
     parser.add_argument("--config", **file)
     for f in fields(kind):
         said = dict(metavar=_values(f.type), help=comments.get(f.name, ""))
