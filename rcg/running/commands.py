@@ -214,6 +214,7 @@ def _parser(**options):
 # %% ../../nbs/running/06a_commands.ipynb #37897281
 def _options(kind: type):
     "A parser for the settings of a kind of job."
+    import yaml
     from jsonargparse import SUPPRESS, ActionConfigFile
 
     class File(ActionConfigFile):
@@ -221,8 +222,9 @@ def _options(kind: type):
 
         def __call__(self, parser, given, path, option=None):
             try:
-                super().__call__(parser, given, str(regular_file(path)), option)
-            except (TypeError, UnicodeDecodeError, RecursionError) as e:
+                yaml.safe_load(regular_file(path).read_text("utf-8"))
+                super().__call__(parser, given, path, option)
+            except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
                 raise ValueError(f"{path} is no YAML of settings ({e})") from None
 
     usage = "python -m rcg.jobs COMMAND [--config FILE] [--SETTING VALUE ...]"
