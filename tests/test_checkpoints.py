@@ -13,9 +13,12 @@ from rcg.classifier import Classifier
 from rcg.running.checkpoints import (
     convert,
     load_classifier,
+    load_unet,
     main,
     read_weights,
     shipped,
+    tensors_checksum,
+    unwrapped,
 )
 from rcg.running.presets import preset
 from rcg.training import save_tensors
@@ -26,6 +29,11 @@ def weights() -> dict[str, torch.Tensor]:
     "Of a classifier of digits."
     torch.manual_seed(0)
     return Classifier(preset("digits").classifier).state_dict()
+
+
+def _saved(weights: dict, path, **more):
+    torch.save(weights | more, path)
+    return path
 
 
 def _prefixed(weights: dict, prefix: str) -> dict:
@@ -46,6 +54,14 @@ WRAPPED = {
     "with an optimizer": lambda w: {"model": w, "optimizer": {"state": {}, "lr": 0.1}},
     "nested": lambda w: {"model": {"state_dict": w}},
     "averaged": lambda w: _prefixed(w, "module.") | {"n_averaged": torch.tensor(7)},
+    "deepspeed": lambda w: {"module": w, "global_steps": 3},
+    "a generator": lambda w: {"generator": w, "discriminator": {"a": torch.ones(1)}},
+    "beside a loss": lambda w: (
+        {"state_dict": _prefixed(w, "model.") | {"loss.weight": torch.ones(3)}}
+    ),
+    "beside its average": lambda w: (
+        _prefixed({k: v + 1 for k, v in w.items()}, "model.") | _prefixed(w, "ema.")
+    ),
     "average first": lambda w: {
         "model": {k: v + 1 for k, v in w.items()},
         "ema": w,
@@ -120,6 +136,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, weights, value):
         ({1: torch.zeros(2)}, "something other than a state dict"),
         ({"state_dict": 7}, "something other than a state dict"),
         ({"a": print}, "could execute code: get a plain state dict"),
+        ({"a": torch.eye(3).to_sparse()}, "something other than a state dict"),
+        ({"a": torch.ones(3, device="meta")}, "something other than a state dict"),
+        ({"a": torch.ones(2).to(torch.complex64).conj()}, "complex64, not floats"),
     ],
 )
 def test_what_is_no_weights_is_said(tmp_path, content, said):
@@ -128,6 +147,97 @@ def test_what_is_no_weights_is_said(tmp_path, content, said):
         read_weights(tmp_path / "a.pt")
     for advice in ("weights_only", "pickle", "safe_globals"):
         assert advice not in str(found.value)
+
+
+def test_files_of_other_kinds_are_named(tmp_path, weights):
+    save_tensors(tmp_path / "a.safetensors", weights)
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pt")
+    traced = torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    traced.save(str(tmp_path / "script.pt"))
+    for name, said in (
+        ("a.pt", "rename it to .safetensors"),
+        ("script.pt", "could execute code: get a plain state dict"),
+        ("", "is a folder: name a file"),
+        ("none.pt", "there is no file"),
+    ):
+        with pytest.raises(OSError, match=said) as found:
+            load_classifier(tmp_path / name, "digits")
+        assert "weights_only" not in str(found.value)
+
+
+def test_wrappings_in_a_circle_come_to_an_end():
+    circle = {}
+    circle["model"] = circle
+    with pytest.raises(OSError, match="something other than a state dict"):
+        unwrapped(circle, "a.pt")
+
+
+def test_a_name_that_is_nearly_known(tmp_path):
+    for name in ("digits-robst", "digit-robust"):
+        for preset_name in (None, "digits"):
+            with pytest.raises(OSError, match=f"no {name}: did you mean digits-robust"):
+                load_classifier(name, preset_name)
+    with pytest.raises(OSError, match="did you mean digits-denoiser?"):
+        load_unet("digits-denoser")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_parameters_are_floats(tmp_path, weights, dtype):
+    path = _saved(weights, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=f"dtype must be one of .*, not {dtype}"):
+        convert(path, tmp_path / "a.safetensors", dtype)
+    with pytest.raises(ValueError, match=f"dtype must be one of .*, not {dtype}"):
+        load_classifier(path, "digits", dtype=dtype)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_what_float16_cannot_hold_is_refused(tmp_path, weights):
+    name = "out.2.c_proj.bias"
+    large = {name: torch.full_like(weights[name], 1e6)}
+    path = _saved(weights, tmp_path / "large.pt", **large)
+    said = f"large.pt has 1e.06 in {name}, too large for torch.float16: use bfloat16"
+    with pytest.raises(ValueError, match=said):
+        load_classifier(path, "digits", dtype=torch.float16)
+    with pytest.raises(ValueError, match=said):
+        convert(path, tmp_path / "a.safetensors", torch.float16)
+    convert(path, tmp_path / "a.safetensors", torch.bfloat16)
+    nan = _saved(weights, tmp_path / "nan.pt", **{name: weights[name] * torch.nan})
+    with pytest.raises(ValueError, match=f"not finite numbers, in {name}"):
+        convert(nan, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_counters_stay_integers(tmp_path):
+    counted = {"norm.num_batches_tracked": torch.tensor(5), "weight": torch.ones(2)}
+    torch.save(counted, tmp_path / "a.pt")
+    convert(tmp_path / "a.pt", tmp_path / "a.safetensors", torch.float16)
+    found = read_weights(tmp_path / "a.safetensors")
+    assert {k: v.dtype for k, v in found.items()} == {
+        "norm.num_batches_tracked": torch.int64,
+        "weight": torch.float16,
+    }
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "nonsense", "cuda:99"])
+def test_devices_that_are_not_here(device):
+    with pytest.raises(ValueError, match=f"device must be like 'cpu'.*'{device}'"):
+        load_classifier("digits-robust", device=device)
+
+
+@pytest.mark.parametrize("changes", [{"head_width": 16}, {"timesteps": 10}])
+def test_shipped_networks_keep_what_no_shape_shows(changes):
+    (name, value), *_ = changes.items()
+    said = f"{name} is {value}, but digits-robust was trained with"
+    with pytest.raises(ValueError, match=said):
+        load_classifier("digits-robust", **changes)
+
+
+def test_checksums_are_of_values():
+    x = torch.view_as_complex(torch.randn(3, 2))
+    plain = tensors_checksum({"a": x.conj().resolve_conj()})
+    assert tensors_checksum({"a": x.conj()}) == plain != tensors_checksum({"a": x})
+    with pytest.raises(ValueError, match="tensors hold a, which is sparse"):
+        tensors_checksum({"a": torch.eye(3).to_sparse()})
 
 
 def test_command_line(tmp_path, weights, capsys):
