@@ -469,14 +469,14 @@ def labeled_array(
 # %% ../../nbs/running/02_images.ipynb #ee38adf9
 NAMED = ("digits", "mnist", "cifar10")
 
-# %% ../../nbs/running/02_images.ipynb #94fa30ac
+
 def _named(name: str, train: bool) -> LabeledImages:
     "One of the data sets that have a name."
     if name == "cifar10":
         return cifar10(run_path("downloads"), train)
     return {"digits": digits, "mnist": mnist}[name]("train" if train else "test")
 
-
+# %% ../../nbs/running/02_images.ipynb #94fa30ac
 @checked
 def open_images(
     source: str | Path,  # a name of `NAMED`, a folder of class folders, or an .npz file
