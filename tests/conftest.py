@@ -3,18 +3,65 @@
 import json
 import os
 import shutil
+from contextlib import chdir
+from functools import cache
 from pathlib import Path
 
 # Several workers (`pytest -n 2`) share the cores instead of competing for them.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
+import nbformat  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
+NBS = ROOT / "nbs"
+
+
+@cache
+def read(name: str) -> nbformat.NotebookNode:
+    "A notebook of nbs/, which nobody changes."
+    return nbformat.read(NBS / name, as_version=4)
+
+
+def parameters(name: str) -> dict:
+    "The defaults of a papermill notebook."
+    tagged = [c for c in read(name).cells if "parameters" in c.metadata.get("tags", [])]
+    assert len(tagged) == 1, (
+        f"{name}: without the tag, papermill silently uses the notebook's own values"
+    )
+    values = {}
+    exec(tagged[0].source, values)
+    return {k: v for k, v in values.items() if k != "__builtins__"}
+
+
+def execute(name: str, /, **parameters) -> str:
+    """Execute a notebook of nbs/ with what papermill makes of its parameters.
+
+    It is executed in this process, where everything is imported already. Returns what
+    it prints and shows as Markdown, and raises what its cells raise.
+    """
+    from execnb.shell import CaptureShell
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    notebook = load_notebook_node(str(NBS / name))
+    shell, shown = CaptureShell(), []
+    with chdir(NBS):
+        for cell in parameterize_notebook(notebook, parameters).cells:
+            if cell.cell_type == "code":
+                source = f"{cell.source}\n#"  # a last semicolon would silence `print`
+                result = shell.run_cell(source, store_history=True)
+                if result.exception:
+                    raise result.exception
+                data = [o.data for o in result.display_objects]
+                data.append(shell.display_formatter.format(result.result.result)[0])
+                shown += [result.stdout, result.stderr]
+                shown += [one.get("text/markdown", "") for one in data]
+    return "\n".join(shown)
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import NBS, ROOT, parameters, read
 
 from rcg.running.site import heading_id, notebooks, page_of
 
-NBS = ROOT / "nbs"
 NAMES = sorted(
     p.relative_to(NBS).as_posix()
     for p in NBS.rglob("*.ipynb")
@@ -49,10 +48,6 @@ BY_HAND = {  # short names for modules, and `python -m rcg.survey`
     "__init__",
     "_modidx",
 }
-
-
-def read(name: str) -> nbformat.NotebookNode:
-    return nbformat.read(NBS / name, as_version=4)
 
 
 def code_cells(notebook) -> list:
@@ -293,12 +288,19 @@ def anchors(page) -> list[str]:
     return headings + re.findall(r"\[\]\{#([^}\s]+)\}", text)
 
 
+@pytest.fixture(scope="module")
+def places(pages) -> dict[str, list[str]]:
+    "The anchors of every page."
+    return {name: anchors(page) for name, page in pages.items()}
+
+
 @pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(pages, name):
+def test_links_lead_somewhere(pages, places, name):
     by_page = {page_of(n): n for n in NAMES}
     text = shown(pages[name])
     assert not re.search(r"!\[\s*\]\(", text), "an image without alt text"
+    assert "[[`" not in text, "a link in the text of a link"
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         inside = target.startswith(SITE)  # put in by nbdev, or of a page to another
         path, _, anchor = target.removeprefix(SITE).partition("#")
@@ -312,13 +314,13 @@ def test_links_lead_somewhere(pages, name):
             file = NBS / by_page[named]
         assert file.exists() or not path.strip("/"), f"dead link: {target}"
         if anchor:
-            known = anchors(pages[file.relative_to(NBS).as_posix()])
+            known = places[file.relative_to(NBS).as_posix()]
             assert anchor in known, f"dead link: {target}"
 
 
 @pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("name", NAMES)
-def test_every_symbol_is_documented_once_and_in_order(pages, name):
+def test_every_symbol_is_documented_once_and_in_order(pages, places, name):
     "An entry for each public name, in the order of the notebook, and none twice."
     defined = []
     for cell in code_cells(read(name)):
@@ -331,7 +333,7 @@ def test_every_symbol_is_documented_once_and_in_order(pages, name):
     entries = re.findall(r"^### .*\{#(\S+) \.api\}$", prose(pages[name]), re.M)
     assert [e.removesuffix("-2") for e in entries] == defined
     assert "show_doc(" not in json.dumps([c.source for c in pages[name].cells])
-    every = [a for a in anchors(pages[name]) if a in entries]
+    every = [a for a in places[name] if a in entries]
     assert len(every) == len(set(every)), "two headings have the name of a symbol"
 
 
@@ -366,6 +368,12 @@ def test_readme():
         assert (ROOT / command).exists(), f"README.md runs {command}"
     install, test = 'pip install -e ".[dev]" && ', re.search("OMP_.*pytest.*", text)[0]
     assert text.count(install) == 2 and test in (ROOT / ".ci" / "run").read_text()
+
+
+def test_results_are_described():
+    text = (ROOT / "results" / "README.md").read_text()
+    for folder in (p for p in (ROOT / "results").iterdir() if p.is_dir()):
+        assert f"| `{folder.name}/` |" in text, f"describe {folder} in its README"
 
 
 def modules() -> dict[str, Path]:
@@ -410,17 +418,6 @@ def test_every_module_is_exported_from_a_notebook():
 
 
 # Settings of the notebooks.
-
-
-def parameters(name: str) -> dict:
-    "The defaults of a papermill notebook."
-    tagged = [c for c in read(name).cells if "parameters" in c.metadata.get("tags", [])]
-    assert len(tagged) == 1, (
-        f"{name}: without the tag, papermill silently uses the notebook's own values"
-    )
-    values = {}
-    exec(tagged[0].source, values)
-    return {k: v for k, v in values.items() if k != "__builtins__"}
 
 
 def test_quickstart_runs_the_mnist_preset():

@@ -3,18 +3,14 @@
 import ast
 from functools import cache
 
-import nbformat
 import pytest
-from conftest import ROOT
-
-NBS = ROOT / "nbs"
+from conftest import NBS, parameters, read
 
 
 @cache
 def cells(name: str) -> tuple:
     "The code cells of a notebook."
-    found = nbformat.read(NBS / name, as_version=4).cells
-    return tuple(c for c in found if c.cell_type == "code")
+    return tuple(c for c in read(name).cells if c.cell_type == "code")
 
 
 def place(name: str) -> int | None:
@@ -50,13 +46,6 @@ def begin(name: str, **given):
     exec(f"{defaults}\n{injected}\n{looked_at(name)}", values)
 
 
-def defaults(name: str) -> dict:
-    "Parameters and their values."
-    values = {}
-    exec(cells(name)[place(name)].source, values)
-    return {k: v for k, v in values.items() if k != "__builtins__"}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_parameters_are_refused_at_once(name):
     begin(name)
@@ -67,7 +56,7 @@ def test_unknown_parameters_are_refused_at_once(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_of_the_wrong_type_are_refused_at_once(name):
     job = "Job)" in looked_at(name)  # which knows what else may stand for None
-    for parameter, value in defaults(name).items():
+    for parameter, value in parameters(name).items():
         if isinstance(value, str) or value is None and not job:
             continue  # for a text, a number is one
         wrong = "text" if isinstance(value, dict) else {"a": "mapping"}

@@ -1,9 +1,13 @@
 """Two processes do what one does."""
 
+import io
 import json
 import subprocess
 import sys
 import textwrap
+from contextlib import redirect_stdout
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -19,7 +23,6 @@ WORK = textwrap.dedent(
     from rcg.training import TrainingConfig, train_classifier
 
     where = PartialState(cpu=True)
-    torch.set_num_threads(1)
     torch.manual_seed(where.process_index)  # other weights in every process
     shape = dict(channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,))
     classifier = Classifier(ClassifierConfig(8, **shape, head_width=32))
@@ -35,21 +38,24 @@ WORK = textwrap.dedent(
 )
 
 
-def results(command: list[str]) -> dict[int, list]:
-    out = subprocess.run(command, capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
-    rows = [
-        line.split(" ", 2)[1:]
-        for line in out.stdout.splitlines()
-        if line.startswith("RESULT")
-    ]
+def results(printed: str) -> dict[int, list]:
+    "History and some weights, by the number of the process."
+    lines = [x for x in printed.splitlines() if x.startswith("RESULT")]
+    rows = [line.split(" ", 2)[1:] for line in lines]
     return {int(rank): json.loads(text) for rank, text in rows}
+
+
+def alone(folder: Path, steps: int) -> list:
+    "By this process, where everything is imported already."
+    words = patch.object(sys, "argv", ["", str(folder), str(steps)])
+    with words, redirect_stdout(io.StringIO()) as printed:
+        exec(WORK, {})
+    return results(printed.getvalue())[0]
 
 
 def test_training_on_two_processes_matches_one(tmp_path):
     script = tmp_path / "work.py"
     script.write_text(WORK)
-    alone = [sys.executable, str(script)]
     launch = [
         sys.executable,
         "-m",
@@ -59,13 +65,13 @@ def test_training_on_two_processes_matches_one(tmp_path):
         "2",
         str(script),
     ]
-    one = results([*alone, str(tmp_path / "one"), "6"])[0]
-    two = results([*launch, str(tmp_path / "two"), "4"])
+    one = alone(tmp_path / "one", 6)
+    command = [*launch, str(tmp_path / "two"), "4"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    two = results(done.stdout)
     assert two.keys() == {0, 1} and two[0] == two[1]  # the processes agree exactly
-    resumed = results([*alone, str(tmp_path / "two"), "6"])[
-        0
-    ]  # and what two began, one can finish
-    history, weights = resumed
+    history, weights = alone(tmp_path / "two", 6)  # what two began, one can finish
     assert len(history) == 6 and history[:4] == two[0][0]
     for ours, theirs in zip(history, one[0]):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)

@@ -10,12 +10,10 @@ import urllib.error
 import urllib.request
 from collections import Counter
 
-import nbformat
-import papermill
 import psutil
 import pytest
 import torch
-from conftest import ROOT
+from conftest import execute
 
 from rcg.survey.answers import Answers, answer_rows, open_survey
 from rcg.survey.making import make_survey
@@ -398,22 +396,16 @@ def test_many_processes_at_once_and_some_killed(survey):
     )
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    "A folder for a survey, which the first test that needs it makes."
+    return tmp_path_factory.mktemp("drawn") / "survey"
+
+
 @pytest.mark.parametrize("raters", [0, 1, 3])
-def test_results_of_few_raters(tmp_path, raters):
-    out, values = (
-        tmp_path / "out.ipynb",
-        dict(folder=str(tmp_path / "survey"), pairs=4, rehearse=raters),
-    )
-    papermill.execute_notebook(
-        ROOT / "nbs/survey/opinion_survey.ipynb",
-        out,
-        values,
-        cwd=ROOT / "nbs",
-        progress_bar=False,
-    )
-    shown = json.dumps(
-        [cell.get("outputs", []) for cell in nbformat.read(out, as_version=4).cells]
-    )
+def test_results_of_few_raters(drawn, raters):
+    values = dict(folder=str(drawn), pairs=4, rehearse=raters)
+    shown = execute("survey/opinion_survey.ipynb", **values)
     assert ("nobody has answered yet: python" in shown) == (raters == 0)
     assert ("two raters and two pairs are needed" in shown) == (raters == 1) and (
         "| all SIMULATED raters |" in shown
