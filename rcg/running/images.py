@@ -255,10 +255,10 @@ def class_folders(
 def check_classes(
     source: str | Path,  # where the data is from, for the message
     found: Natural,  # classes that the data has
-    expected: Natural,  # classes that are wanted
+    expected: Natural | None,  # classes that are wanted; None for any number
 ):
     "Raise `ValueError` if the data has another number of classes than is expected."
-    if found != expected:
+    if expected is not None and found != expected:
         raise ValueError(
             f"{source} has {found} classes, but {expected} are expected: "
             f"pass classes={found}, or the data that has them all"
@@ -284,6 +284,11 @@ class _Samples(Sequence):
             status = path.stat()
             digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
+
+
+def _shown(sample: tuple[str, int]) -> str:
+    "The path of an image as `skip` has it."
+    return printable(sample[0]).replace(os.sep, "/")
 
 
 def _no_images(root: Path, empty: list[str]) -> ValueError:
@@ -317,8 +322,7 @@ class ImageFiles(DatasetFolder):
 
     def find_classes(self, directory) -> tuple[list[str], dict[str, int]]:
         self.folders = class_folders(directory)
-        if self.expected is not None:
-            check_classes(directory, len(self.folders), self.expected)
+        check_classes(directory, len(self.folders), self.expected)
         names = [printable(folder) for folder in self.folders]
         return names, {name: k for k, name in enumerate(names)}
 
@@ -328,11 +332,10 @@ class ImageFiles(DatasetFolder):
             for label, folder in enumerate(self.folders)
             for name in files_below(directory / folder)
         ]
-        shown = lambda s: printable(s[0]).replace(os.sep, "/")
         image = [s[0].lower().endswith(extensions) for s in listed]
-        self.ignored = [shown(s) for s, known in zip(listed, image) if not known]
+        self.ignored = [_shown(s) for s, known in zip(listed, image) if not known]
         kept = [s for s, known in zip(listed, image) if known]
-        kept = [s for s in kept if not self.skip or shown(s) not in self.skip]
+        kept = [s for s in kept if not self.skip or _shown(s) not in self.skip]
         full = {label for _, label in kept}
         self.empty = [name for name, label in class_to_idx.items() if label not in full]
         if not kept or self.empty and not allow_empty:
@@ -507,8 +510,7 @@ def open_images(
             f"file of images, or a name: {', '.join(NAMED)}"
         )
     data = _named(source, train) if source in NAMED else labeled_array(path)
-    if classes is not None:
-        check_classes(source, len(data.classes), classes)
+    check_classes(source, len(data.classes), classes)
     shape = tuple(data.images.shape[1:])
     wanted = (channels or shape[0], size or shape[1], size or shape[2])
     if shape != wanted:

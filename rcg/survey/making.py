@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..running.files import load_json, run_path
+from ..running.files import atomic_write, load_json, regular_file, run_path
 from ..running.settings import Count, Natural, checked, described, differences
 from .answers import Pair, Survey, Texts, open_survey, save_survey
 
@@ -53,8 +53,9 @@ def _from_file(path: Path) -> tuple[dict, dict[str, str]]:
 # %% ../../nbs/survey/02_making.ipynb #ec14d37b
 def _from_memory(images, labels) -> tuple[dict, dict[str, str]]:
     "The same from images in [-1, 1] and labels, both tensors."
-    from rcg.data import to_uint8
+    from rcg.data import check_inputs, to_uint8
 
+    check_inputs(images, labels=labels)
     return _by_position(to_uint8(images).expand(-1, 3, -1, -1).cpu(), labels)
 
 # %% ../../nbs/survey/02_making.ipynb #42146570
@@ -150,13 +151,13 @@ def named_classes(
     | None,  # by label; a file with one per line; "imagenet"; None if folders have them
 ) -> list[str] | None:
     "The words for the classes. Raises `OSError` if the file cannot be read."
-    if names == "imagenet":
+    if str(names).lower() == "imagenet":
         from torchvision.models import ResNet18_Weights
 
         return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     if isinstance(names, (str, Path)):
         try:
-            return run_path(names).read_text(encoding="utf-8").splitlines()
+            return regular_file(run_path(names)).read_text("utf-8").splitlines()
         except UnicodeDecodeError as e:
             raise ValueError(
                 f"{names} is no text in UTF-8 ({e}): store it so"
@@ -204,7 +205,8 @@ def _write_pair(
     files = {}
     for method in random.SystemRandom().sample(list(found), len(found)):
         files[method] = f"{secrets.token_hex(8)}.png"
-        (folder / files[method]).write_bytes(found[method][0])
+        with atomic_write(folder / files[method]) as draft:
+            draft.write_bytes(found[method][0])
     return Pair(label, origin, {method: files[method] for method in samples})
 
 # %% ../../nbs/survey/02_making.ipynb #8e77448a
@@ -232,7 +234,7 @@ def _made_before(folder: Path, made_from: dict) -> Survey:
 # %% ../../nbs/survey/02_making.ipynb #efc76a9f
 def _check_methods(methods: Sequence[str]):
     "Raise `ValueError` for names of methods that the results could not hold."
-    fit = all(re.match(r"\w", name) for name in methods) and "same" not in methods
+    fit = all(re.match(r"\w", name) and name.lower() != "same" for name in methods)
     if len(methods) != 2 or not fit:
         raise ValueError(
             "a survey compares two methods whose names begin with a letter or a digit "

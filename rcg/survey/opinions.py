@@ -74,6 +74,10 @@ def _tidy(rows: list[dict]) -> list[dict]:
                 f"the table lacks the columns {', '.join(lacking)}: "
                 f"answer {k} has {', '.join(row)}"
             )
+        for column in ("rater", "pair", "chosen"):
+            value = row[column]
+            if value in (None, "") or value != value:  # NaN
+                raise ValueError(f"answer {k} has no {column}: correct the table")
     return rows
 
 # %% ../../nbs/survey/04_opinions.ipynb #44f93141
@@ -134,7 +138,7 @@ def _details(rows: list[dict]) -> dict[str, np.ndarray]:
         if any(texts):
             try:
                 found[name] = np.array([convert(text) for text in texts])
-            except (KeyError, ValueError) as e:
+            except (KeyError, OverflowError, ValueError) as e:
                 raise ValueError(
                     f"the column {column} has values that are not understood ({e}): "
                     "correct them, or leave the column out"

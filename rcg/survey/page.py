@@ -72,7 +72,10 @@ def respond(
     secret = str(message.get("rater") or "")
     if action == "agree" and re.fullmatch(r"[\w-]{22}", secret, re.ASCII):
         if not answers.join(secret, most):
-            full = "As many people as were wanted have taken part already. Thank you!"
+            full = (
+                "As many people as were wanted have taken part already, or are about "
+                "to. Thank you! In a minute there may be a place again."
+            )
             return dict(screen="full", title=answers.survey.texts.title, text=full)
     rater = answers.rater(secret)
     if action == "answer" and rater is not None:

@@ -21,7 +21,13 @@ from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler
 
 from ..running.files import run_path, write_table
 from ..running.settings import Count, checked
-from .answers import Answers, answer_rows, open_survey, remove_rater
+from rcg.survey.answers import (
+    Answers,
+    Number,
+    answer_rows,
+    open_survey,
+    remove_rater,
+)
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, first_page, respond
 
@@ -132,27 +138,25 @@ class _Missing(_Handler):
         raise HTTPError(404)
 
 # %% ../../nbs/survey/03_serving.ipynb #108b1e92
-_BUSY = (
-    b"HTTP/1.1 503 Busy\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
-    b"Very many people are here. Please come back in a minute.\n"
-)
-
-
 class _Server(HTTPServer):
-    "An HTTP server for a limited number of connections at a time."
+    "An HTTP server that closes its oldest connection when there are too many."
 
-    most, open = 500, 0
+    most = 500
+
+    def initialize(self, *args, **options):
+        super().initialize(*args, **options)
+        self.open: dict = {}  # the streams of all connections, the oldest first
 
     def handle_stream(self, stream, address):
-        if self.open >= self.most:
-            stream.write(_BUSY)
-            stream.close()
-            return
-        self.open += 1
+        if len(self.open) >= self.most:
+            oldest = next(iter(self.open))
+            del self.open[oldest]
+            oldest.close()
+        self.open[stream] = True
         super().handle_stream(stream, address)
 
     def on_close(self, connection):
-        self.open -= 1
+        self.open.pop(connection.stream, None)
         super().on_close(connection)
 
 # %% ../../nbs/survey/03_serving.ipynb #1c1ab424
@@ -190,13 +194,14 @@ def make(
     )
 
 # %% ../../nbs/survey/03_serving.ipynb #36038875
+@checked
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
     port: int = 8866,
     base_url: str = "/",  # path of the page, like /survey/
     public_name: str = "",  # of the machine or of a web server in front, as raters use
-    raters: int = 1000,  # that are taken in
+    raters: Count = 1000,  # that are taken in
 ):
     """Let raters answer a survey, until interrupted.
 
@@ -248,7 +253,7 @@ def export(
 @checked
 def remove(
     folder: str,  # of the survey
-    rater: int,  # number, as in the exported table
+    rater: Number,  # as in the exported table
 ):
     "Delete a rater, by the number in the exported table, and all answers."
     count = remove_rater(Answers(open_survey(folder)), rater)
