@@ -76,7 +76,7 @@ def _tidy(rows: list[dict]) -> list[dict]:
             )
         for column in ("rater", "pair", "chosen"):
             value = row[column]
-            if value in (None, "") or value != value:  # NaN
+            if value is None or value != value:  # NaN
                 raise ValueError(f"answer {k} has no {column}: correct the table")
     return rows
 

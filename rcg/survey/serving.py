@@ -23,7 +23,6 @@ from ..running.files import run_path, write_table
 from ..running.settings import Count, checked
 from rcg.survey.answers import (
     Answers,
-    Number,
     answer_rows,
     open_survey,
     remove_rater,
@@ -106,7 +105,7 @@ def application(
     answers: Answers,
     names: Sequence[str] = (),  # by which the server may be called, beside localhost
     base_url: str = "/",  # path of the page, like /survey/
-    most: Count = 1000,  # raters that are taken in
+    raters: Count = 1000,  # that are taken in
 ) -> Application:
     "The page as a web application, for tornado's `HTTPServer`."
     base = f"/{base_url.strip('/')}/".replace("//", "/")
@@ -120,7 +119,7 @@ def application(
         for name, (text, kind) in texts.items()
     ]
     messages = f"{base}({'|'.join(ACTIONS)})"
-    routes.append((messages, _Screens, dict(answers=answers, most=most)))
+    routes.append((messages, _Screens, dict(answers=answers, most=raters)))
     if base != "/":
         routes.append((base.rstrip("/"), RedirectHandler, dict(url=base)))
     return Application(
@@ -194,14 +193,13 @@ def make(
     )
 
 # %% ../../nbs/survey/03_serving.ipynb #36038875
-@checked
 def serve(
     folder: str,  # of the survey; relative to the repository
     host: str = "127.0.0.1",  # address to listen on; "0.0.0.0" for all who can reach us
     port: int = 8866,
     base_url: str = "/",  # path of the page, like /survey/
     public_name: str = "",  # of the machine or of a web server in front, as raters use
-    raters: Count = 1000,  # that are taken in
+    raters: int = 1000,  # that are taken in
 ):
     """Let raters answer a survey, until interrupted.
 
@@ -211,6 +209,7 @@ def serve(
         raise ValueError(f"port is {port}: choose one from 1 to 65535")
     answers = Answers(open_survey(folder))
     own = socket.gethostname()
+    app = application(answers, (own, host, public_name), base_url, raters)
     try:
         sockets = bind_sockets(port, host)
     except OSError as e:
@@ -222,7 +221,6 @@ def serve(
     print(f"{len(answers.survey.pairs)} pairs, answers go to {answers.survey.database}")
     print(f"raters open http://{reached}:{port}/{base_url.strip('/')}", flush=True)
     try:
-        app = application(answers, (own, host, public_name), base_url, raters)
         asyncio.run(_answer(app, sockets))
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
@@ -253,7 +251,7 @@ def export(
 @checked
 def remove(
     folder: str,  # of the survey
-    rater: Number,  # as in the exported table
+    rater: int,  # number, as in the exported table
 ):
     "Delete a rater, by the number in the exported table, and all answers."
     count = remove_rater(Answers(open_survey(folder)), rater)
