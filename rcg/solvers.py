@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from torch import Tensor
@@ -322,8 +321,10 @@ class DPMSolver2M(Solver):
 @checked
 def orders_figure(
     errors: dict[str, dict[int, float]],  # of each method: the error by evaluations
-) -> tuple[plt.Figure, dict[str, float]]:  # and the order of each method
+):  # the figure, and the order of each method
     "Errors over evaluations of the denoiser, on logarithmic axes."
+    import matplotlib.pyplot as plt  # takes long to import
+
     fig, ax = plt.subplots(figsize=(5, 3.4), layout="constrained")
     plt.close(fig)  # shown once, as the result of the cell
     orders = {}

@@ -14,6 +14,7 @@ from torch.utils.data import Subset, TensorDataset
 
 from rcg.data import Augmented, LabeledImages, batches, digits, min_max, mirrored, mnist
 from rcg.metrics import ImageSet
+from rcg.running.commands import TrainingJob
 from rcg.running.files import load_arrays, save_arrays
 from rcg.running.images import (
     ImageFolder,
@@ -343,6 +344,14 @@ def test_what_has_a_right_way_round_is_not_mirrored(pets, tmp_path):
             seen = [x[y == 0][0, 0, 0] for x, y in stream]
             assert len({bool(row[0] > row[-1]) for row in seen}) == kinds
     assert open_images("mnist")[0][0].equal(mnist()[0][0])
+    for name, given, expected in (
+        ("mnist", None, False),
+        ("mnist", True, True),
+        ("small32", None, None),
+        ("small32", False, False),
+    ):
+        job = TrainingJob(preset=name, mirror=given, draft=True)
+        assert (job.resolve().train.mirror, job.resolve().train.draft) == (expected, 1)
 
 
 # Arrays

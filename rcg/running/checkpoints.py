@@ -26,7 +26,13 @@ from torch import Tensor, nn
 from ..classifier import Classifier
 from ..data import asset
 from .downloads import PUBLIC, fetch, verify
-from .files import load_json, markdown_table, regular_file, run_path
+from rcg.running.files import (
+    load_json,
+    markdown_table,
+    plain_terminal,
+    regular_file,
+    run_path,
+)
 from .presets import PRESETS, preset
 from .settings import checked
 from ..training import load_tensors, load_weights, save_tensors
@@ -442,6 +448,7 @@ def _parser():
 # %% ../../nbs/running/06_checkpoints.ipynb #d5ddb105
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.checkpoints`."
+    plain_terminal()
     given = _parser().parse_args(arguments)
     args = given[given.command]
     try:

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from .files import atomic_write, regular_file
+from .files import atomic_write, plain_terminal, regular_file
 from rcg.running.settings import (
     NO_EFFECT,
     Count,
@@ -267,6 +267,7 @@ def parse(arguments: list[str] | None = None):  # command, job
 # %% ../../nbs/running/06a_commands.ipynb #44890f50
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.jobs`."
+    plain_terminal()
     try:
         command, job = parse(arguments)
         launched = "WORLD_SIZE" in os.environ or command in ("check", "pack")

@@ -19,7 +19,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RedirectHandler, RequestHandler
 
-from ..running.files import run_path, write_table
+from ..running.files import plain_terminal, run_path, write_table
 from ..running.settings import Count, checked
 from rcg.survey.answers import (
     Answers,
@@ -260,6 +260,7 @@ def remove(
 # %% ../../nbs/survey/03_serving.ipynb #27f2f85c
 def main(arguments: list[str] | None = None):
     "The command line."
+    plain_terminal()
     parser = ArgumentParser(
         prog="python -m rcg.survey",
         description="Opinion surveys: which of two images is better?",
