@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from rcg.running.commands import parse
 from rcg.running.downloads import sha256
 from rcg.running.files import (
     atomic_write,
@@ -144,6 +145,19 @@ def test_only_files_are_read(tmp_path, read):
     ):
         with pytest.raises(OSError, match=said):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\0", b"a: [\n", b"preset: &a\n- *a\n", b"eps: &a {x: *a}\n"]
+)
+def test_settings_in_a_file_that_is_none_name_it(tmp_path, content):
+    file = tmp_path / "job.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="job.yaml is no YAML of settings"):
+        parse(["train", "--config", str(file)])
+    for name, said in (("none.yaml", "there is no file"), ("", "is a folder")):
+        with pytest.raises(OSError, match=said):
+            parse(["train", "--config", str(tmp_path / name)])
 
 
 def test_json_of_another_kind_gives_the_advice(tmp_path):

@@ -529,6 +529,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "running.files.atomic_write": lambda: dict(path=out()),
         "running.files.run_path": lambda: dict(path="runs/a"),
         "running.files.regular_file": lambda: dict(path=w.root / "a.json"),
+        "running.files.plain_terminal": lambda: dict(),
         "running.files.save_json": lambda: dict(path=out(), value={"a": [1, 2.0, "x"]}),
         "running.files.load_json": lambda: dict(path=w.root / "a.json"),
         "running.files.write_table": lambda: dict(path=out(), rows=w.rows),
@@ -732,7 +733,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         ),
         "survey.page.first_page": lambda: dict(texts=answers.Texts()),
         "survey.serving.application": lambda: dict(
-            answers=w.answers, names=("a",), base_url="/", most=10
+            answers=w.answers, names=("a",), base_url="/", raters=10
         ),
         "survey.serving.make": lambda: dict(
             folder=str(out()),

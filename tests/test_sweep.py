@@ -7,9 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import papermill
 import pytest
-from conftest import ROOT
+from conftest import execute
 
 from rcg.running.files import load_json
 from rcg.running.runs import claim, is_claimed
@@ -125,6 +124,41 @@ def test_a_damaged_result_is_named(tmp_path):
         work(sweep, lambda cell: cell["x"])
 
 
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("[]", "the value"),
+        ("null", "the value"),
+        ("{}", "seconds: Field required"),
+        ('{"result": 1}', "seconds: Field required"),
+        ('{"result": 1, "seconds": "a"}', "seconds: "),
+        ('{"result": 1, "seconds": NaN}', "seconds: "),
+    ],
+)
+def test_what_is_no_result_is_named(tmp_path, content, said):
+    sweep = Sweep(tmp_path, [{"x": 1}])
+    (key,) = sweep.cells
+    for ending, expected in (("failed.json", "the value|error: "), ("json", said)):
+        file = sweep.file(key, ending)
+        file.write_text(content)
+        for read in (progress, lambda s: [s.stored(key, ending)]):
+            with pytest.raises(OSError, match=f"{file.name} .*({expected}).*delete it"):
+                read(sweep)
+
+
+def test_no_setting_breaks_the_table(tmp_path):
+    sweep = Sweep(tmp_path, [{"x": "a|b"}, {"x": "two\nlines"}])
+    table = progress(sweep).splitlines()
+    assert table[2:4] == ["| a\\|b | waiting |  |", "| two lines | waiting |  |"]
+
+
+def test_a_result_that_is_no_json_is_a_failure(tmp_path):
+    sweep = Sweep(tmp_path, [{"x": 1}, {"x": 2}])
+    work(sweep, lambda cell: {"fid": float("nan") if cell["x"] == 1 else 2.5})
+    assert list(map(sweep.state, sweep.cells)) == ["failed", "done"]
+    assert "value.result.fid is nan" in progress(sweep)
+
+
 def test_an_interrupted_cell_is_waiting(tmp_path):
     sweep = Sweep(tmp_path, [{"x": 1}])
 
@@ -157,12 +191,8 @@ ABLATION = dict(
 def ablation(folder: Path, name: str, **changes) -> dict[str, dict]:
     "Run the notebook; returns what was measured, by the ledger's file."
     places = dict(folder=str(folder / "networks"), results=str(folder / name))
-    papermill.execute_notebook(
-        ROOT / "nbs" / "experiments" / "ablation_cifar10.ipynb",
-        str(folder / "out.ipynb"),
-        ABLATION | places | changes,
-        progress_bar=False,
-    )
+    settings = ABLATION | places | changes
+    execute("experiments/ablation_cifar10.ipynb", **settings)
     return {f.name: load_json(f) for f in (folder / name / "measured").glob("*.json")}
 
 
