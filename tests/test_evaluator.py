@@ -178,3 +178,9 @@ def test_weights_that_are_something_else(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(SystemExit, match="no route to host.*pass it as `weights`"):
         main(list(map(str, files)))
+
+
+def test_a_set_against_itself(files):
+    found = adm_scores(files[0], files[0], Linear())
+    assert (found["Precision"], found["Recall"]) == (1, 1)
+    assert max(found["FID"], found["sFID"]) < 1e-9

@@ -323,7 +323,7 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.
     return model.eval()
 
 # %% ../../nbs/running/06_checkpoints.ipynb #61eaa12f
-_UNSEEN = ("heads", "head_width", "timesteps")  # that no shape of a tensor shows
+_FREE = ("dropout", "checkpointing")  # which change no result of a trained network
 
 
 def _found(path: str | Path, preset_name: str | None, kind: str, changes: dict):
@@ -341,8 +341,8 @@ def _found(path: str | Path, preset_name: str | None, kind: str, changes: dict):
         )
     usual = getattr(preset(preset_name), kind)
     config = replace(usual, **changes)
-    for k in _UNSEEN:
-        if known and getattr(config, k) != getattr(usual, k):
+    for k in changes.keys() - _FREE if known else ():
+        if getattr(config, k) != getattr(usual, k):
             raise ValueError(
                 f"{k} is {changes[k]}, but {name} was trained with {getattr(usual, k)}"
             )

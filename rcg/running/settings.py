@@ -187,9 +187,11 @@ def described(
     """A value as plain JSON.
 
     Raises `TypeError` for what JSON cannot hold, and `ValueError` for NaN, infinity,
-    and keys that would become one.
+    keys that would become one, and a dictionary in itself.
     """
     inner = lambda k, v: described(v, essential, f"{name}.{k}")
+    if name.count(".") > 200:
+        raise ValueError(f"{name[:20]}… holds itself, or is nested too deeply")
     if hasattr(value, "described"):  # it knows best
         return value.described()
     if is_dataclass(value) and not isinstance(value, type):

@@ -116,7 +116,7 @@ def open_survey(
             f"{file} is not a manifest of a survey ({e}): "
             "restore it, or make the survey again"
         ) from None
-    if missing := [file for file in files if not file.exists()]:
+    if missing := [file for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"the survey in {folder} lacks {len(missing)} of its images, "
             f"like {missing[0]}: copy the whole folder, or make the survey again"
