@@ -224,7 +224,9 @@ def test_devices_that_are_not_here(device):
         load_classifier("digits-robust", device=device)
 
 
-@pytest.mark.parametrize("changes", [{"head_width": 16}, {"timesteps": 10}])
+@pytest.mark.parametrize(
+    "changes", [{"head_width": 16}, {"timesteps": 10}, {"image_size": 16}]
+)
 def test_shipped_networks_keep_what_no_shape_shows(changes):
     (name, value), *_ = changes.items()
     said = f"{name} is {value}, but digits-robust was trained with"

@@ -109,6 +109,10 @@ def test_what_cannot_be_written_is_said_before_the_file_is_touched(tmp_path):
         save_json(tmp_path / "a.json", {"a": [1, float("nan")]})
     with pytest.raises(ValueError, match="keys that are alike"):
         save_json(tmp_path / "a.json", {1: "a", "1": "b"})
+    circle = {}
+    circle["a"] = [circle]
+    with pytest.raises(ValueError, match="holds itself, or is nested too deeply"):
+        save_json(tmp_path / "a.json", circle)
     assert not list(tmp_path.iterdir())
 
 
