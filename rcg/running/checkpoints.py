@@ -156,7 +156,10 @@ def unwrapped(
             "pass a file of parameter tensors, dense ones, by name"
         )
     if any("_orig_mod." in name for name in found):
-        found = {name.replace("_orig_mod.", ""): v for name, v in found.items()}
+        plain = {name.replace("_orig_mod.", ""): v for name, v in found.items()}
+        if len(plain) < len(found):
+            raise OSError(f"{source} has a tensor twice, with and without '_orig_mod.'")
+        found = plain
         taken.append("names without '_orig_mod.'")
     while first := _common_prefix(found):
         found = {k.removeprefix(first): v for k, v in found.items() if k != _COUNTER}
@@ -281,7 +284,8 @@ def _in_precision(name: str, tensor: Tensor, dtype: torch.dtype, source) -> Tens
         return result
     if finite(tensor):
         top = f"{tensor.abs().max():g} in {name}"
-        raise ValueError(f"{source} has {top}, too large for {dtype}: use bfloat16")
+        advice = "choose a dtype of a wider range"
+        raise ValueError(f"{source} has {top}, too large for {dtype}: {advice}")
     raise ValueError(
         f"{source} has weights that are not finite numbers, in {name}: "
         "the training diverged, or the file is damaged"

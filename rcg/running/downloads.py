@@ -139,8 +139,10 @@ def _receive(answer, part: Path, done: int, quiet: bool):
 def _continue(url: str, part: Path, quiet: bool):
     "Fetch what is missing of a partial file."
     version = part.with_suffix(".tag")  # that the partial file is of
-    done = part.stat().st_size if part.exists() and version.exists() else 0
-    with _answer(url, done, version.read_text() if done else "") as answer:
+    known = part.exists() and version.exists()
+    tag = version.read_text("latin-1") if known else ""
+    done = part.stat().st_size if tag and tag.isprintable() else 0
+    with _answer(url, done, tag) as answer:
         if answer.status != 206:  # the whole file, because it is new to us or changed
             done, headers = 0, answer.headers
             part.write_bytes(b"")

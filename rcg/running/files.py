@@ -133,7 +133,7 @@ def load_json(
     "Read a JSON file. Raises `OSError` that ends with the advice if it is damaged."
     text = regular_file(path).read_bytes()
     try:
-        return TypeAdapter(kind).validate_python(json.loads(text.decode()))
+        return TypeAdapter(kind).validate_python(json.loads(text.decode("utf-8-sig")))
     except ValidationError as e:
         fault = e.errors()[0]
         place = ".".join(map(str, fault["loc"])) or "the value"

@@ -157,7 +157,8 @@ def named_classes(
         return ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     if isinstance(names, (str, Path)):
         try:
-            return regular_file(run_path(names)).read_text("utf-8").splitlines()
+            text = regular_file(run_path(names)).read_text("utf-8-sig")
+            return text.rstrip("\n").split("\n")
         except UnicodeDecodeError as e:
             raise ValueError(
                 f"{names} is no text in UTF-8 ({e}): store it so"

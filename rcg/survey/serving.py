@@ -8,6 +8,7 @@ __all__ = ['application', 'make', 'serve', 'export', 'remove', 'main']
 # %% ../../nbs/survey/03_serving.ipynb #825f930b
 import asyncio
 import json
+import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -115,13 +116,13 @@ def application(
         "page.css": (STYLE, "css"),
     }
     routes = [
-        (base + name, _Text, dict(text=text, kind=kind))
+        (re.escape(base) + name, _Text, dict(text=text, kind=kind))
         for name, (text, kind) in texts.items()
     ]
-    messages = f"{base}({'|'.join(ACTIONS)})"
+    messages = f"{re.escape(base)}({'|'.join(ACTIONS)})"
     routes.append((messages, _Screens, dict(answers=answers, most=raters)))
     if base != "/":
-        routes.append((base.rstrip("/"), RedirectHandler, dict(url=base)))
+        routes.append((re.escape(base.rstrip("/")), RedirectHandler, dict(url=base)))
     return Application(
         routes,
         default_handler_class=_Missing,
