@@ -134,6 +134,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, weights, value):
         ([torch.zeros(2)], "something other than a state dict"),
         ({}, "something other than a state dict"),
         ({1: torch.zeros(2)}, "something other than a state dict"),
+        ({"_orig_mod.a": torch.ones(1), "a": torch.ones(1)}, "has a tensor twice"),
         ({"state_dict": 7}, "something other than a state dict"),
         ({"a": print}, "could execute code: get a plain state dict"),
         ({"a": torch.eye(3).to_sparse()}, "something other than a state dict"),
@@ -195,7 +196,7 @@ def test_what_float16_cannot_hold_is_refused(tmp_path, weights):
     name = "out.2.c_proj.bias"
     large = {name: torch.full_like(weights[name], 1e6)}
     path = _saved(weights, tmp_path / "large.pt", **large)
-    said = f"large.pt has 1e.06 in {name}, too large for torch.float16: use bfloat16"
+    said = f"large.pt has 1e.06 in {name}, too large for torch.float16"
     with pytest.raises(ValueError, match=said):
         load_classifier(path, "digits", dtype=torch.float16)
     with pytest.raises(ValueError, match=said):
@@ -205,6 +206,11 @@ def test_what_float16_cannot_hold_is_refused(tmp_path, weights):
     with pytest.raises(ValueError, match=f"not finite numbers, in {name}"):
         convert(nan, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
+    wide = {"a": torch.tensor([1e300], dtype=torch.float64)}
+    with pytest.raises(ValueError, match="1e.300 in a, too large for torch.float32"):
+        convert(
+            _saved(wide, tmp_path / "w.pt"), tmp_path / "w.safetensors", torch.float32
+        )
 
 
 def test_counters_stay_integers(tmp_path):

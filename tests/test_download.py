@@ -134,6 +134,14 @@ def test_a_file_that_changes_half_way_is_not_mixed(server, tmp_path):
     )
 
 
+@pytest.mark.parametrize("tag", [b"\xff\xfe", b"a\nb", b""])
+def test_a_damaged_version_begins_anew(server, tmp_path, tag):
+    (tmp_path / "weights.pt.part").write_bytes(b"half")
+    (tmp_path / "weights.pt.tag").write_bytes(tag)
+    path = download(server.url, tmp_path / "weights.pt", quiet=True)
+    assert path.read_bytes() == CONTENT
+
+
 def test_a_server_without_ranges(server, tmp_path):
     server.ranges, server.limit = False, 1_000_000
     with pytest.raises(RuntimeError):

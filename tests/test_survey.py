@@ -19,6 +19,7 @@ from conftest import execute
 from rcg.survey.answers import Answers, answer_rows, give, open_survey, remove_rater
 from rcg.survey.making import make_survey, named_classes
 from rcg.survey.opinions import opinions_from
+from rcg.survey.serving import application
 
 PAIRS = 6
 METHODS = ("quokka", "wombat")  # words that no program text has
@@ -398,11 +399,22 @@ def test_numbers_that_nobody_has(survey):
             missing()
 
 
+@pytest.mark.parametrize("base_url", ["/(a", "/a+b/", "*"])
+def test_any_path_can_be_the_page(survey, base_url):
+    assert application(Answers(survey), base_url=base_url)
+
+
 @pytest.mark.parametrize("names", ["nofile.txt", "."])
 def test_a_file_of_names_that_is_none(tmp_path, names):
     with pytest.raises(OSError, match="there is no file|is a folder"):
         named_classes(tmp_path / names)
     assert named_classes("Imagenet")[0] == "tench"
+
+
+def test_names_of_classes_as_editors_store_them(tmp_path):
+    words = "\ufeffcat\r\none\u2028two\r\n\r\n"
+    (tmp_path / "names.txt").write_text(words, encoding="utf-8", newline="")
+    assert named_classes(tmp_path / "names.txt") == ["cat", "one\u2028two"]
 
 
 def test_a_survey_on_a_full_disk(tmp_path):
