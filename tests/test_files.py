@@ -184,7 +184,7 @@ def test_a_run_keeps_to_its_folder_and_to_what_can_be_compared(tmp_path):
             run.reuse(name, lambda: torch.zeros(1))
         with pytest.raises(ValueError, match="name must be inside the run directory"):
             run.reuse_json(name, dict)
-    with pytest.raises(ValueError, match="x is not stored: it has NaN"):
+    with pytest.raises(ValueError, match="x.safetensors is not stored: it has NaN"):
         run.reuse("x", lambda: torch.tensor([1.0, torch.nan]))
     save_tensors(run / "x.safetensors", {"weights": torch.zeros(1)})
     with pytest.raises(OSError, match="x.safetensors holds weights .*move it away"):

@@ -99,6 +99,22 @@ def _inside(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_inside)]
 
+# %% ../../nbs/running/04_runs.ipynb #2a5261da
+def _reused(file: Path, make: Callable[[], Tensor]) -> Tensor:
+    "The tensor in a file, computed and stored if there is none."
+    if not file.exists():
+        value = make()
+        if not value.isfinite().all():
+            raise ValueError(f"{file} is not stored: it has NaN or infinity")
+        save_tensors(file, {"value": value})
+    stored = load_tensors(file)[0]
+    if "value" not in stored:
+        raise OSError(
+            f"{file} holds {', '.join(stored) or 'nothing'} and was not stored here: "
+            "move it away to compute it again"
+        )
+    return stored["value"]
+
 # %% ../../nbs/running/04_runs.ipynb #0d3ced9e
 class Run:
     """A directory for the results of one set of settings.
@@ -133,19 +149,7 @@ class Run:
 
         Raises `ValueError` if it would be NaN or infinite, `OSError` if it is damaged.
         """
-        file = self.path / f"{name}.safetensors"
-        if not file.exists():
-            value = make()
-            if not value.isfinite().all():
-                raise ValueError(f"{name} is not stored: it has NaN or infinity")
-            save_tensors(file, {"value": value})
-        stored = load_tensors(file)[0]
-        if "value" not in stored:
-            raise OSError(
-                f"{file} holds {', '.join(stored) or 'nothing'} and was not stored "
-                "here: move it away to compute it again"
-            )
-        return stored["value"]
+        return _reused(self.path / f"{name}.safetensors", make)
 
     @checked
     def reuse_json(
