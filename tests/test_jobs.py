@@ -8,13 +8,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import nbformat
 import numpy as np
-import papermill
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from conftest import execute, parameters
 from PIL import Image
 
 from rcg.running.commands import parse
@@ -121,9 +119,8 @@ def test_a_directory_has_one_owner(tmp_path):
     job = replace(job, batch_size=8, save_every=1)
     first = start("train", job)
     until(lambda: steps_done(tmp_path / "run"), first)
-    second = start("train", replace(job, eps=0.5), stderr=subprocess.PIPE)
-    said = second.communicate()[1]
-    assert second.returncode == 1 and "another process is working in" in said
+    with pytest.raises(RuntimeError, match="another process is working in"):
+        train_job(replace(job, eps=0.5))
     first.kill()  # and then it belongs to nobody
     first.wait()
     with owned(tmp_path / "run", patience=0):
@@ -204,7 +201,7 @@ def test_killed_sampling_goes_on(tmp_path):
     before = {file: file.stat().st_mtime_ns for file in drawn()}
     assert 16 <= len(before) < 400
     more = replace(job, images=len(before) + 4)
-    assert start("sample", more).wait() == 0
+    sample_job(more)
     assert len(load_images(pack(more)).images) == len(before) + 4
     assert all(file.stat().st_mtime_ns == then for file, then in before.items())
 
@@ -221,6 +218,31 @@ def test_a_damaged_image_is_drawn_again(tmp_path):
     assert Image.open(second).text["seed"] == "1"
 
 
+def test_only_a_jobs_own_images_are_packed(tmp_path):
+    "Other settings, other networks, and pictures that came from elsewhere."
+    job = SamplingJob(
+        run_dir=str(tmp_path / "run"),
+        denoiser="digits-denoiser",
+        classifier="digits-robust",
+        preset="digits",
+        images=2,
+        steps=2,
+        sampler="ddim",
+    )
+    first, second = sample_job(job)
+    with pytest.raises(FileNotFoundError, match="2 images are not .* of another job"):
+        pack(replace(job, scale=7.0))
+    with pytest.raises(ValueError, match="samples of other networks"):
+        pack(replace(job, classifier="digits-vanilla"))
+    drawn = first.read_bytes()
+    for mode, size, kind in (("L", 8, "PNG"), ("RGB", 8, "JPEG"), ("L", 3, "PNG")):
+        Image.new(mode, (size, size)).save(first, kind)
+        with pytest.raises(FileNotFoundError, match="1 of 2 images are not there"):
+            pack(job)
+        assert sample_job(job) == [first, second]
+        assert first.read_bytes() == drawn and len(load_images(pack(job)).images) == 2
+
+
 def test_command_line(tmp_path, capfd):
     file = tmp_path / "settings.yaml"
     file.write_text("preset: digits\neps: 1e-1\n")
@@ -232,15 +254,6 @@ def test_command_line(tmp_path, capfd):
         assert not re.search(r"\| +torch$", done.stderr, re.M), words
     assert "no setting 'epsilon': did you mean eps" in done.stderr
     assert done.returncode == 1
-
-
-def parameters(name: str) -> dict:
-    "The defaults of a papermill notebook."
-    cells = nbformat.read(ROOT / "nbs" / name, as_version=4).cells
-    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-    values = {}
-    exec(tagged[0].source, values)
-    return {k: v for k, v in values.items() if k != "__builtins__"}
 
 
 def test_notebooks_and_jobs_have_the_same_settings():
@@ -290,18 +303,6 @@ def photographs(tmp_path_factory) -> Path:
     return root
 
 
-def execute(name: str, out: Path, parameters: dict) -> str:
-    "Run a notebook; returns everything it prints."
-    folder = ROOT / "nbs"
-    papermill.execute_notebook(
-        folder / name, out, parameters, cwd=folder, progress_bar=False
-    )
-    cells = nbformat.read(out, as_version=4).cells
-    outputs = [o for c in cells for o in c.get("outputs", [])]
-    markdown = lambda o: o.get("data", {}).get("text/markdown", "")
-    return "\n".join(o.get("text", "") + markdown(o) for o in outputs)
-
-
 @pytest.fixture(scope="module")
 def robust(photographs, tmp_path_factory) -> tuple[Path, str]:
     "A robust classifier of the ImageNet preset, hardly trained, and what was said."
@@ -314,7 +315,7 @@ def robust(photographs, tmp_path_factory) -> tuple[Path, str]:
     with pytest.raises(OSError, match="1 images of .* cannot be read: china/cut.jpg"):
         job = TrainingJob(**settings | {"bad_images": "stop"})
         check(replace(job, run_dir=str(folder / "stop")))
-    said = execute("train_imagenet.ipynb", folder / "robust.ipynb", settings)
+    said = execute("train_imagenet.ipynb", **settings)
     job = TrainingJob(**settings)
     denoiser = dict(network="denoiser", run_dir=str(folder / "denoiser"))
     check(replace(job, **denoiser))
@@ -344,7 +345,7 @@ def test_sampling_and_evaluating_notebooks(robust, photographs, tmp_path):
     small |= dict(denoiser_width=32, classifier_width=32, steps=2, sampler="ddim")
     place = {m: tmp_path / m for m in ("unguided", "robust", "vanilla")}
     settings = dict(classifier=files["robust"], run_dir=str(place["robust"])) | small
-    execute("sample.ipynb", tmp_path / "sample.ipynb", settings)
+    execute("sample.ipynb", **settings)
     unguided = SamplingJob(str(place["unguided"]), **small)
     sample_job(unguided)
     pack(unguided)
@@ -363,7 +364,7 @@ def test_sampling_and_evaluating_notebooks(robust, photographs, tmp_path):
     settings = dict(samples=sets, reference=str(tmp_path / "real"), draws=5)
     settings |= dict(results=str(tmp_path / "results"), extractor="pixels")
     settings |= dict(build_reference=str(tmp_path / "reference.npz"))
-    tables = execute("evaluate.ipynb", tmp_path / "evaluate.ipynb", settings)
+    tables = execute("evaluate.ipynb", **settings)
     assert "not there yet" in tables and "| robust | 2 | 6 |" in tables
     assert "paper" not in tables, "these are no images of the paper"
     stored = load_json(tmp_path / "results" / "robust-2.json")
@@ -372,9 +373,9 @@ def test_sampling_and_evaluating_notebooks(robust, photographs, tmp_path):
 
 
 def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path):
-    with pytest.raises(papermill.PapermillExecutionError, match="'epsilon'.*mean eps"):
-        settings = dict(preset="digits", run_dir=str(tmp_path / "run"), epsilon=0.5)
-        execute("train_imagenet.ipynb", tmp_path / "out.ipynb", settings)
+    settings = dict(preset="digits", run_dir=str(tmp_path / "run"), epsilon=0.5)
+    with pytest.raises(ValueError, match="'epsilon'.*mean eps"):
+        execute("train_imagenet.ipynb", **settings)
     assert not (tmp_path / "run").exists()
 
 
@@ -383,7 +384,7 @@ def test_benchmarks(tmp_path):
     small |= dict(small_batch=4, repeats=1, pictures=4, points=60, width=16)
     small |= dict(sampling_steps=2, modes=["float32", "bf16"])
     small |= dict(results=str(tmp_path / "results"))
-    tables = execute("experiments/benchmarks.ipynb", tmp_path / "out.ipynb", small)
+    tables = execute("experiments/benchmarks.ipynb", **small)
     assert "| bf16 | 8 |" in tables
     (file,) = (tmp_path / "results").glob("*-training.csv")
     rows = read_table(file)
