@@ -254,9 +254,8 @@ def guided_output(
 class ClassifierGuider(BaseGuidance):
     "Classifier guidance for modular pipelines whose schedulers have β_t."
 
-    _input_predictions = ["pred_cond"]
+    _input_predictions, num_conditions, is_conditional = ["pred_cond"], 1, True
     ignore_for_config = ["classifier", "scheduler", "labels"]
-    num_conditions, is_conditional = 1, True
 
     @register_to_config
     def __init__(
