@@ -90,6 +90,11 @@ def _must_match(folder: Path, then: dict, now: dict):
         "another output notebook), or delete this one"
     )
 
+
+def _has_results(folder: Path) -> bool:
+    "Whether a run has stored more than its settings."
+    return any(p.name not in ("settings.json", ".owner") for p in folder.iterdir())
+
 # %% ../../nbs/running/04_runs.ipynb #a4516307
 def _inside(name: str) -> str:
     if os.path.isabs(name) or ".." in Path(name).parts:
@@ -131,7 +136,7 @@ class Run:
         self.path = run_path(path)
         self.settings = described(settings, True, "settings")  # plain JSON
         file = self.path / "settings.json"
-        if not os.path.exists(file):
+        if not (os.path.exists(file) and _has_results(self.path)):
             save_json(file, self.settings)
         advice = "restore it, or delete the run directory"
         _must_match(self.path, load_json(file, advice, dict), self.settings)
