@@ -165,6 +165,7 @@ def test_settings_in_a_file_that_is_none_name_it(tmp_path, content):
 
 
 def test_json_of_another_kind_gives_the_advice(tmp_path):
+    save_json(tmp_path / "result.json", 1)  # without a result it would be replaced
     for value in ([], None, 3, "a"):
         save_json(tmp_path / "settings.json", value)
         with pytest.raises(OSError, match="settings.json does not .*delete the run"):

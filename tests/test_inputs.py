@@ -1102,7 +1102,7 @@ WORDS = {  # what messages may call an argument instead
     "arrays": "holds",
     "extractor": "features",
     "preset_name": "preset|whose",
-    "path": "network",
+    "path": "network|is a folder",
     "like": "image",
 }
 
@@ -1112,7 +1112,7 @@ def named(message: str, argument: str, value) -> bool:
     stem = argument.strip("_").rstrip("s").replace("_", " ")
     words = f"{re.escape(argument)}|{re.escape(stem)}|{WORDS.get(argument, argument)}"
     found = re.search(rf"\b({words})(e?s|led)?\b", message) is not None
-    shown = repr(value)[:20], str(value)[:60]
+    shown = repr(value)[:20], str(value)[:60], f"/{value}:", f"'{value}'"
     return found or any(
         (len(text) > 2 or text == "''") and text in message for text in shown
     )

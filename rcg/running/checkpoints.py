@@ -423,7 +423,7 @@ def convert(
     Raises `ValueError` for another ending, and for what is not finite in this dtype.
     """
     if Path(target).suffix != ".safetensors":
-        raise ValueError(f"{target} must end in .safetensors: that is what it will be")
+        raise ValueError(f"{target} must end in .safetensors, which the target will be")
     weights = read_weights(path).items()
     tensors = {k: _in_precision(k, v, dtype or v.dtype, path) for k, v in weights}
     known = {k: v for k, v in _header(Path(path)).items() if k == "classes"}
