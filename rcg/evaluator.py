@@ -8,8 +8,8 @@ __all__ = ['PORT', 'tensorflow_resize', 'pooled_by', 'average_pool', 'max_pool',
 
 # %% ../nbs/08b_evaluator.ipynb #e4321055
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -25,7 +25,8 @@ from tqdm import tqdm
 from .further_metrics import inception_score
 from .metrics import Gaussian, frechet_distance, precision_recall
 from .running.checkpoints import read_weights
-from .running.downloads import PUBLIC, fetch
+from .running.downloads import PUBLIC, download, fetch, sha256
+from .running.files import plain_terminal
 from .running.images import moments, stored_gaussian
 from .running.settings import Count, checked
 
@@ -108,16 +109,11 @@ PORT = (
 
 def _port() -> Path:
     "The file of the weights, downloaded if it is not there."
-    path = Path(torch.hub.get_dir()) / "checkpoints" / PORT.rsplit("/", 1)[1]
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(PORT, str(path), hash_prefix="6726825d")
-        except (OSError, RuntimeError) as e:
-            raise RuntimeError(
-                f"the weights are not at {path} and could not be downloaded from "
-                f"{PORT} ({e}): fetch the file elsewhere, and pass it as `weights`"
-            ) from None
+    name = PORT.rsplit("/", 1)[1]
+    path = download(PORT, Path(torch.hub.get_dir()) / "checkpoints" / name)
+    digits = name[-12:-4]  # the first of the SHA-256, by convention
+    if not sha256(path).startswith(digits):
+        raise OSError(f"the SHA-256 of {path} is not {digits}…: delete it to go on")
     return path
 
 # %% ../nbs/08b_evaluator.ipynb #ce7deae3
@@ -152,22 +148,13 @@ def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
         raise ValueError(f"arr_0 must be uint8 (N, H, W, 3), not {dtype} {shape}")
     return shape
 
-# %% ../nbs/08b_evaluator.ipynb #63a69efc
-@checked
-def npz_images(
-    path: str | Path,  # .npz with the images as `arr_0` uint8 (N, H, W, 3)
-    batch_size: Count = 64,
-) -> Iterator[Tensor]:  # of (n, 3, H, W) uint8
-    "The images of a file, which is never in memory as a whole. Raises `OSError`."
+
+@contextmanager
+def _opened(path: str | Path):  # of the array file, after its header, and the shape
+    "The images in an archive. Raises `OSError` that names it, whatever is wrong."
     try:
         with ZipFile(path) as archive, archive.open("arr_0.npy") as file:
-            count, *shape = _header(file)
-            while count > 0:
-                size = (min(batch_size, count), *shape)
-                count -= batch_size
-                pixels = np.frombuffer(file.read(int(np.prod(size))), np.uint8)
-                yield torch.tensor(pixels.reshape(size)).permute(0, 3, 1, 2)
-            file.read()  # so that the checksum is looked at
+            yield file, _header(file)
     except FileNotFoundError:
         raise
     except (BadZipFile, EOFError, KeyError, OSError, ValueError) as e:
@@ -175,6 +162,20 @@ def npz_images(
         raise OSError(
             f"{path} is no whole .npz file of images ({why}): make or fetch it again"
         ) from None
+
+# %% ../nbs/08b_evaluator.ipynb #63a69efc
+@checked
+def npz_images(
+    path: str | Path,  # .npz with the images as `arr_0` uint8 (N, H, W, 3)
+    batch_size: Count = 64,
+) -> Iterator[Tensor]:  # of (n, 3, H, W) uint8
+    "The images of a file, which is never in memory as a whole. Raises `OSError`."
+    with _opened(path) as (file, (count, *shape)):
+        for start in range(0, count, batch_size):
+            size = (min(batch_size, count - start), *shape)
+            pixels = np.frombuffer(file.read(int(np.prod(size))), np.uint8)
+            yield torch.tensor(pixels.reshape(size)).permute(0, 3, 1, 2)
+        file.read()  # so that the checksum is looked at
 
 # %% ../nbs/08b_evaluator.ipynb #e61ccce5
 class Activations(NamedTuple):
@@ -193,16 +194,20 @@ def activations(
     device: torch.device | str = "cpu",
 ) -> Activations:
     "The features of all images of a file. Raises as `npz_images`."
-    kept = []
+    with _opened(path) as (_, (count, *_)):
+        pooled, done = torch.empty(0), 0
 
     def spatial(images: Tensor) -> Tensor:
-        pooled, features = network(images.to(device))
-        kept.append(pooled.cpu())
+        nonlocal pooled, done
+        found, features = network(images.to(device))
+        pooled = pooled if done else torch.empty(count, *found.shape[1:])
+        pooled[done : done + len(found)] = found
+        done += len(found)
         return features.double().cpu()
 
-    bar = tqdm(npz_images(path, batch_size), Path(path).name, mininterval=3)
+    batches, name = -(-count // batch_size), Path(path).name
+    bar = tqdm(npz_images(path, batch_size), name, batches, mininterval=3)
     spatial_gaussian = Gaussian(*moments(bar, spatial))
-    pooled = torch.cat(kept)
     pooled_gaussian = Gaussian(*moments(pooled.split(1024), Tensor.double))
     return Activations(pooled, pooled_gaussian, spatial_gaussian)
 
@@ -265,6 +270,9 @@ def adm_scores(
 # %% ../nbs/08b_evaluator.ipynb #e00d2fd4
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.evaluator`."
+    from jsonargparse import ArgumentParser
+
+    plain_terminal()
     parser = ArgumentParser("python -m rcg.evaluator", description=__doc__)
     parser.add_argument("reference", help=".npz file, or imagenet128-reference")
     parser.add_argument("samples", help=".npz file with arr_0 uint8 (N, H, W, 3)")

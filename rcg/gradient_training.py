@@ -69,6 +69,14 @@ def _squares(x: Tensor) -> Tensor:  # (N, ...) to (N,)
     return x.flatten(1).square().sum(1)
 
 
+def _penalised(
+    logits: Tensor, labels: Tensor, penalty: Tensor, weight: float
+) -> dict[str, Tensor]:
+    "The answers, with a penalty (N,) times its weight λ in the loss."
+    answers = _answers(logits, labels) | {"penalty": penalty}
+    return answers | {"loss": answers["loss"] + weight * penalty}
+
+
 @settings
 class GradientPenaltyLoss:
     "Cross-entropy + λ |∇ log p(y | x_t, t)|² (Ross and Doshi-Velez, 2018)."
@@ -83,9 +91,7 @@ class GradientPenaltyLoss:
         x_t = self.diffusion.q_sample(x0, t, noise)
         entropy = lambda logits: F.cross_entropy(logits, labels, reduction="none")
         logits, gradient = _with_gradient(model, x_t, t, entropy)
-        answers, penalty = _answers(logits, labels), _squares(gradient)
-        loss = answers["loss"] + self.weight * penalty
-        return answers | {"loss": loss, "penalty": penalty}
+        return _penalised(logits, labels, _squares(gradient), self.weight)
 
 # %% ../nbs/06a_gradient_training.ipynb #5726f446
 @settings
@@ -123,9 +129,9 @@ class JointEnergyLoss:
         x_t = self.diffusion.q_sample(x0, t, noise)
         logits, score = _with_gradient(model, x_t, t, _of(labels))
         error = self.diffusion.at("noise", t) * score + noise
-        answers, penalty = _answers(logits, labels), error.square().flatten(1).mean(1)
-        loss = answers["loss"] + self.weight * penalty
-        return answers | {"loss": loss, "penalty": penalty}
+        return _penalised(
+            logits, labels, _squares(error) / error[0].numel(), self.weight
+        )
 
 # %% ../nbs/06a_gradient_training.ipynb #4e85a588
 @settings
@@ -151,12 +157,10 @@ class ScoreMatchingLoss:
         log_p = lambda logits: -F.cross_entropy(logits, y, reduction="none")
         first, gradient = _with_gradient(model, x, times, log_p)
         rest = [model(x_t[n:], t[n:])] if n < len(x0) else []
-        answers = _answers(torch.cat([first, *rest]), labels)
         wanted = (free - own)[:, : x.shape[1]]
         error = _squares(self.diffusion.at("noise", times) * gradient - wanted)
         penalty = F.pad(error, (0, len(x0) - len(x))) * (len(x0) / len(x))
-        loss = answers["loss"] + self.weight * penalty
-        return answers | {"loss": loss, "penalty": penalty}
+        return _penalised(torch.cat([first, *rest]), labels, penalty, self.weight)
 
 # %% ../nbs/06a_gradient_training.ipynb #6b9a6568
 class Denoised(nn.Module):

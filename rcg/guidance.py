@@ -278,7 +278,7 @@ class ClassifierTerm:
     def check(self, denoiser: Callable, labels: Tensor):
         "Raise for a network of another kind, or classes that there are not."
         check_takes("classifier", self.classifier, "x_t", "t")
-        if _told(self.classifier, "null_label", self) is not self:
+        if _told(self.classifier, "null_label", False) is not False:
             found = name_of(self.classifier)
             raise TypeError(f"the classifier is a {found}, which is a denoiser")
         self.check_classes(labels)
@@ -362,13 +362,16 @@ def labels_named(
     "Labels of classes by name. Raises `ValueError` for unknown and ambiguous names."
     classes = list(classes)
     for name in names:
-        if (count := classes.count(name)) != 1:
-            near = [c for c in classes if name.lower() in c.lower()][:5]
-            near = near or difflib.get_close_matches(name, classes)
-            there = f"there are {', '.join(classes[:5])}, …"
-            meant = f"did you mean {', '.join(near)}?" if near else there
-            meant = "pass labels as numbers" if count else meant
-            raise ValueError(f"{count} classes are called {name!r}: {meant}")
+        if (count := classes.count(name)) == 1:
+            continue
+        near = [c for c in classes if name.lower() in c.lower()][:5]
+        if count:
+            said = "pass labels as numbers"
+        elif near := near or difflib.get_close_matches(name, classes):
+            said = f"did you mean {', '.join(near)}?"
+        else:
+            said = f"there are {', '.join(classes[:5])}, …"
+        raise ValueError(f"{count} classes are called {name!r}: {said}")
     return torch.tensor([classes.index(name) for name in names])
 
 

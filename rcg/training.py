@@ -35,7 +35,7 @@ from .attack import Attack
 from .classifier import checked_logits
 from .data import Data, batches
 from .diffusion import Diffusion, denoising_loss
-from .running.files import atomic_write, write_table
+from .running.files import atomic_write, regular_file, write_table
 from rcg.running.settings import (
     NO_EFFECT,
     Count,
@@ -435,17 +435,16 @@ def load_tensors(
     header: bool = False,  # read the metadata only
 ) -> tuple[dict[str, Tensor], dict]:  # tensors on the CPU, metadata
     "Read what `save_tensors` stored. Raises `OSError` for a damaged file."
+    regular_file(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = {k: _value(v) for k, v in (file.metadata() or {}).items()}
             names = () if header else file.keys()
             return {k: file.get_tensor(k) for k in names}, metadata
-    except FileNotFoundError:
-        raise
     except (SafetensorError, OSError) as e:
         raise OSError(
-            f"{path} is not a whole safetensors file ({e}): delete it, or fetch it "
-            "again"
+            f"{path} is not a whole safetensors file ({e}): restore it from a copy, "
+            "or fetch it again"
         ) from None
 
 # %% ../nbs/06_training.ipynb #62938b7e

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from rcg.evaluator import (
+    PORT,
     TensorFlowInception,
     adm_scores,
     main,
@@ -175,9 +176,14 @@ def test_weights_that_are_something_else(files, tmp_path, monkeypatch, capsys):
         raise OSError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    with pytest.raises(SystemExit, match="no route to host.*pass it as `weights`"):
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(SystemExit, match="no route to host.*put it at .*/pt_inception"):
         main(list(map(str, files)))
+    path = tmp_path / "hub" / "checkpoints" / PORT.rsplit("/", 1)[1]
+    path.write_bytes(b"something else")
+    with pytest.raises(OSError, match="the SHA-256 of .* is not 6726825d"):
+        tensorflow_inception()
 
 
 def test_a_set_against_itself(files):

@@ -43,7 +43,7 @@ def draw(unet, labels=LABELS, *args, **options):
     return sample(unet, Diffusion(), labels, *args, **plain | options)
 
 
-def test_classes_have_names(unet, robust, tmp_path):
+def test_classes_have_names(unet, robust):
     assert draw(unet, ["3", "8"]).equal(draw(unet))
     wrapped = torch.nn.DataParallel(unet)
     assert draw(wrapped, ["3", "8"], robust).equal(draw(unet, LABELS, robust))

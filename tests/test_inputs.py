@@ -80,7 +80,6 @@ LEFT_OUT = {
         running.jobs.training_plan running.jobs.training_run running.jobs.check_images
         running.jobs.this_process running.jobs.allow_tf32 running.jobs.stop_signals
         running.jobs.sampling_plan running.jobs.load_networks running.jobs.guidance_of
-        running.jobs.network_files running.jobs.hashes_of
         running.jobs.draw running.jobs.sampling_run running.jobs.train_job
         running.jobs.sample_job running.jobs.pack running.jobs.check
         running.jobs.contents running.commands.launch""",
@@ -480,6 +479,9 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "running.checkpoints.read_weights": lambda: dict(path=w.root / "a.safetensors"),
         "running.checkpoints.shipped": lambda: dict(name="mnist", ending="json"),
         "running.checkpoints.card": lambda: dict(name="mnist"),
+        "running.checkpoints.class_names": lambda: dict(
+            about={"classes": ["a", "b"]}, classes=2
+        ),
         "running.checkpoints.load_unet": lambda: dict(path="digits-denoiser"),
         "running.checkpoints.load_classifier": lambda: dict(
             path=w.root / "weights.safetensors", preset_name="digits"
@@ -1014,6 +1016,7 @@ ANYTHING = {
     ("running.settings.differences", "then"): "anything that JSON holds",
     ("running.settings.differences", "now"): "anything that JSON holds",
     ("running.settings.differences", "name"): "anything that JSON holds",
+    ("running.checkpoints.class_names", "about"): "the headers of others",
     ("data.mirrored", "image"): "a change of images looks at nothing",
     ("running.files.save_arrays", "a"): "arrays of anything but objects",
     ("running.files.save_json", "value"): "results may be anything that JSON holds",
@@ -1360,6 +1363,8 @@ def test_metadata_of_others_is_no_metadata_of_ours(tmp_path, value):
     weights = load_classifier("digits-robust").state_dict()
     save_file(weights, path, {"format": "pt"} | about)
     load_classifier(path, "digits")
+    save_file(weights, path, {"format": "pt", "classes": value})
+    assert load_classifier(path, "digits").class_names is None
     tensors = {"a": torch.ones(2)}
     save_file(tensors, tmp_path / "a.safetensors", {"format": "pt", "step": value})
     assert training.load_tensors(tmp_path / "a.safetensors")[0]["a"].equal(tensors["a"])

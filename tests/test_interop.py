@@ -332,6 +332,8 @@ def test_what_a_pipeline_does_not_know_is_said():
     pipe = RobustGuidancePipeline(unet, scheduler)
     with pytest.raises(TypeError, match="no argument 'scale'.*clip, eta, generator"):
         drawn_by(pipe, scale=2.0)
+    with pytest.raises(ValueError, match="labels"):
+        drawn_by(pipe, class_labels=[])
     with pytest.raises(TypeError, match="unet is a Classifier"):
         to_diffusers(load_classifier("digits-robust"))
     with pytest.raises(TypeError, match="model is a Linear"):

@@ -131,11 +131,11 @@ def test_lost_weights_of_a_finished_run_are_restored(tmp_path):
     job = training(tmp_path / "run", steps=2, validation="")
     train_job(job)
     weights = tmp_path / "run" / "model.safetensors"
-    before = load_tensors(weights)[0]
+    before, said = load_tensors(weights)
     weights.unlink()
     train_job(job)
-    after = load_tensors(weights)[0]
-    assert before.keys() == after.keys()
+    after, says = load_tensors(weights)
+    assert before.keys() == after.keys() and said == says
     assert all(before[k].equal(after[k]) for k in before)
 
 
@@ -232,8 +232,13 @@ def test_only_a_jobs_own_images_are_packed(tmp_path):
     first, second = sample_job(job)
     with pytest.raises(FileNotFoundError, match="2 images are not .* of another job"):
         pack(replace(job, scale=7.0))
-    with pytest.raises(ValueError, match="samples of other networks"):
-        pack(replace(job, classifier="digits-vanilla"))
+    for change, said in (
+        (dict(classifier="digits-vanilla"), "weights.classifier was"),
+        (dict(guide_to=500), "guidance was"),
+        (dict(dtype="bfloat16"), "dtype was float32, is bfloat16"),
+    ):
+        with pytest.raises(ValueError, match=f"a run with other settings .{said}"):
+            pack(replace(job, **change))
     drawn = first.read_bytes()
     for mode, size, kind in (("L", 8, "PNG"), ("RGB", 8, "JPEG"), ("L", 3, "PNG")):
         Image.new(mode, (size, size)).save(first, kind)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import execute
 
+from rcg.jobs import SamplingJob, sample_job
 from rcg.survey.answers import Answers, answer_rows, give, open_survey, remove_rater
 from rcg.survey.making import make_survey, named_classes
 from rcg.survey.opinions import opinions_from
@@ -402,6 +403,20 @@ def test_numbers_that_nobody_has(survey):
 @pytest.mark.parametrize("base_url", ["/(a", "/a+b/", "*"])
 def test_any_path_can_be_the_page(survey, base_url):
     assert application(Answers(survey), base_url=base_url)
+
+
+def test_a_survey_of_two_runs(tmp_path):
+    "As jobs leave them: the guidance may differ, and nothing else."
+    known = dict(denoiser="digits-denoiser", preset="digits", images=2, sampler="ddim")
+    runs = {name: tmp_path / name for name in ("robust", "unguided", "longer")}
+    guided = dict(classifier="digits-robust", scale=2.0)
+    for folder, how in zip(runs.values(), (guided, {}, guided | dict(steps=4))):
+        sample_job(SamplingJob(str(folder), **dict(steps=2) | known | how))
+    two = lambda *names: {name: runs[name] for name in names}
+    made = make_survey(tmp_path / "survey", two("robust", "unguided"), 2)
+    assert sorted(pair.label for pair in made.pairs) == ["0", "1"]
+    with pytest.raises(ValueError, match=r"other settings \(solver.steps was 2, is 4"):
+        make_survey(tmp_path / "other", two("robust", "longer"), 2)
 
 
 @pytest.mark.parametrize("names", ["nofile.txt", "."])

@@ -239,6 +239,8 @@ def test_a_damaged_file_says_so(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(whole[:5000])
     with pytest.raises(OSError, match="is not a whole safetensors file"):
         load_tensors(tmp_path / CHECKPOINT)
+    with pytest.raises(OSError, match="is a folder: name a file"):
+        load_tensors(tmp_path)
 
 
 # --- losses

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from ..diffusion import SCHEDULES, Diffusion, DiffusionConfig
 from .networks import ADMUNet2DModel
+from ..running.checkpoints import Device
 from ..running.files import load_json
-from ..running.settings import settings
+from ..running.settings import Natural, checked, settings
 
 # %% ../../nbs/interop/01_denoisers.ipynb #f407a0e6
 @settings
@@ -137,23 +138,26 @@ def saved_scheduler(folder: Path) -> SchedulerMixin:
     "The scheduler of a pipeline's folder. Raises `OSError` for an unknown one."
     path = folder / "scheduler" / "scheduler_config.json"
     path = path if path.exists() else folder / "scheduler_config.json"
-    name = load_json(path, "give the folder of a saved pipeline").get("_class_name")
+    found = load_json(path, "give the folder of a saved pipeline", dict)
+    name = found.get("_class_name")
     kind = getattr(diffusers, str(name), None)
     if not (isinstance(kind, type) and issubclass(kind, SchedulerMixin)):
         raise OSError(f"{path} names {name}, which is no scheduler of diffusers")
     return kind.from_pretrained(path.parent)
 
 # %% ../../nbs/interop/01_denoisers.ipynb #02f593c9
+@checked
 def load_denoiser(
     folder: str | Path,  # of a pipeline or a UNet2DModel; or a repository of the Hub
     scheduler: SchedulerMixin | None = None,  # by default the pipeline's
-    null_label: int | None = None,  # the class that means "any", if there is one
-    device: torch.device | str = "cpu",
+    null_label: Natural | None = None,  # the class that means "any", if there is one
+    device: Device = "cpu",
 ) -> DiffusersDenoiser:  # in evaluation mode
     "The denoiser in a folder. Raises `OSError` if there is none."
     folder = Path(folder) if Path(folder).is_dir() else downloaded(str(folder))
     path = folder / "unet" if (folder / "unet").is_dir() else folder
-    config = load_json(path / "config.json", "give the folder of a saved pipeline")
+    advice = "give the folder of a saved pipeline"
+    config = load_json(path / "config.json", advice, dict)
     kinds = {kind.__name__: kind for kind in (UNet2DModel, ADMUNet2DModel)}
     if config.get("_class_name") not in kinds:
         raise OSError(

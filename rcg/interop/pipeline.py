@@ -218,7 +218,7 @@ class RobustGuidancePipeline(PipelineParts):
         finish = finishing(output_type)
         denoiser = DiffusersDenoiser(self.unet, self.scheduler)
         labels, device = class_labels, self._execution_device
-        if not (isinstance(labels, list) and isinstance(labels[0], str)):
+        if not isinstance(labels, list) or not all(isinstance(k, str) for k in labels):
             labels = torch.as_tensor(labels, device=device).view(-1)
         if latents is None:
             latents = randn_tensor((len(labels), *denoiser.shape), generator, device)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'SHIPPED', 'Device', 'Precision', 'tensors_checksum', 'unwrapped', 'read_weights', 'shipped', 'card',
-           'load_unet', 'load_classifier', 'convert', 'main']
+           'class_names', 'load_unet', 'load_classifier', 'convert', 'main']
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3bd2d8f5
 import difflib
@@ -20,7 +20,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import AfterValidator
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..classifier import Classifier
@@ -34,7 +33,7 @@ from rcg.running.files import (
     run_path,
 )
 from .presets import PRESETS, preset
-from .settings import checked
+from .settings import Count, checked
 from ..training import load_tensors, load_weights, save_tensors
 from ..unet import UNet
 
@@ -64,14 +63,8 @@ def tensors_checksum(tensors: Weights) -> str:
 
 # %% ../../nbs/running/06_checkpoints.ipynb #c6759122
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            checksum = (file.metadata() or {}).get("checksum", "").strip('"')
-    except SafetensorError as e:
-        raise OSError(
-            f"{path} is not a whole safetensors file ({e}): fetch or make it again"
-        ) from None
+    tensors, about = load_tensors(path)
+    checksum = about.get("checksum")
     if checksum and checksum != tensors_checksum(tensors):
         raise OSError(
             f"{path} is damaged, its checksum is wrong: fetch or make it again"
@@ -153,7 +146,7 @@ def unwrapped(
     if not _is_weights(found):
         raise OSError(
             f"{source} holds something other than a state dict: "
-            "pass a file of parameter tensors, dense ones, by name"
+            "pass a file of dense parameter tensors by name"
         )
     if any("_orig_mod." in name for name in found):
         plain = {name.replace("_orig_mod.", ""): v for name, v in found.items()}
@@ -183,10 +176,9 @@ def read_weights(
     safe = path.suffix == ".safetensors"
     tensors = unwrapped(_read_safetensors(path) if safe else _read_torch(path), path)
     counter = "num_batches_tracked"  # of batch normalisation
-    floats = {k: v for k, v in tensors.items() if v.is_floating_point()}
-    wrong = [k for k in tensors if k not in floats and not k.endswith(counter)]
-    if wrong:
-        raise OSError(f"{wrong[0]} in {path} is {tensors[wrong[0]].dtype}, not floats")
+    for name, x in tensors.items():
+        if not x.is_floating_point() and not name.endswith(counter):
+            raise OSError(f"{name} in {path} is {x.dtype}, not floats")
     return tensors
 
 # %% ../../nbs/running/06_checkpoints.ipynb #cc424659
@@ -256,15 +248,25 @@ def _fitting(kind: type[nn.Module], tensors: dict[str, Tensor]) -> list[str]:
             fits.append(f'a {kind.__name__} of preset "{name}"{note}')
     return fits
 
-# %% ../../nbs/running/06_checkpoints.ipynb #3354d2c1
+# %% ../../nbs/running/06_checkpoints.ipynb #c1b1100d
 def _header(path: Path) -> dict:
     "What the file of a training here says of its network."
     return load_tensors(path, header=True)[1] if path.suffix == ".safetensors" else {}
 
 
-def _check_finished(path: Path):
+@checked
+def class_names(
+    about: dict,  # the header of a file, or the settings of a run
+    classes: Count,  # that the network knows
+) -> list[str] | None:
+    "What the classes are called there; None unless there is a name for each."
+    names = about.get("classes")
+    known = isinstance(names, list) and len(names) == classes
+    return list(map(str, names)) if known else None
+
+# %% ../../nbs/running/06_checkpoints.ipynb #3354d2c1
+def _check_finished(about: dict, path: Path):
     "Warn of the weights of a training here that has not come to its end."
-    about = _header(path)
     step, steps = about.get("step"), about.get("steps")
     if isinstance(step, int) and isinstance(steps, int) and step < steps:
         warnings.warn(
@@ -306,8 +308,8 @@ def _only_ours(tensors: dict[str, Tensor], model: nn.Module, source) -> dict:
 def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.Module:
     "A network of this kind and settings with the weights of a file."
     file = Path(path) if Path(path).exists() else run_path(path)
-    source, tensors = read_weights(file), {}
-    _check_finished(file)
+    source, tensors, about = read_weights(file), {}, _header(file)
+    _check_finished(about, file)
     while source:  # never two copies of everything
         name, tensor = source.popitem()
         tensors[name] = _in_precision(name, tensor, dtype, path).to(device)
@@ -320,8 +322,7 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.
         fits = [*_fitting(UNet, tensors), *_fitting(Classifier, tensors)]
         fits = ", ".join(fits) or "no network of any preset"
         raise ValueError(f"{e}\nThey fit {fits}.") from None
-    names = _header(file).get("classes")
-    model.class_names = names if names and len(names) == config.classes else None
+    model.class_names = class_names(about, config.classes)
     if file.stem in SHIPPED and file == shipped(file.stem):
         model.name = file.stem
     return model.eval()

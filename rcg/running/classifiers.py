@@ -19,7 +19,14 @@ from torch import Tensor, nn
 from ..classifier import Classifier, ClassifierConfig
 from ..guidance import labels_named, name_of, prepared
 from ..metrics import imported
-from .checkpoints import SHIPPED, Device, load_classifier, read_weights
+from rcg.running.checkpoints import (
+    SHIPPED,
+    Device,
+    Precision,
+    class_names,
+    load_classifier,
+    read_weights,
+)
 from .files import run_path
 from .presets import preset
 from .settings import checked
@@ -163,7 +170,7 @@ def load_custom_classifier(
     path: str | Path,  # model.safetensors of a training
     preset_name: str,  # a key of `PRESETS`
     device: Device = "cpu",
-    dtype: torch.dtype = torch.float32,  # of the parameters
+    dtype: Precision = torch.float32,  # of the parameters
     *,
     architecture: str,  # "module:function", whose code is run
     **changes,  # what differs from the preset's `ClassifierConfig`, like `classes=3`
@@ -174,5 +181,5 @@ def load_custom_classifier(
     file = Path(path) if Path(path).exists() else run_path(path)
     tensors, about = load_tensors(file)
     load_weights(model, tensors, path)
-    model.class_names = about.get("classes")
+    model.class_names = class_names(about, config.classes)
     return model.to(device, dtype).eval()

@@ -14,7 +14,13 @@ from tempfile import TemporaryDirectory
 import torch
 from safetensors.torch import load_file, save_file
 
-from .files import load_json, markdown_table, read_table, save_json
+from rcg.running.files import (
+    atomic_write,
+    load_json,
+    markdown_table,
+    read_table,
+    save_json,
+)
 
 # %% ../../nbs/interop/03_hub.ipynb #2dcb1780
 CARD = """---
@@ -61,9 +67,11 @@ class OnHub:
         folder, kind = Path(folder), type(self).__name__
         save_json(folder / CONFIG, asdict(self.config))
         tensors = {k: v.detach().contiguous() for k, v in self.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        with atomic_write(folder / WEIGHTS) as draft:
+            save_file(tensors, draft)
         text = CARD.format(kind=kind, module=kind.lower(), records=records)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        with atomic_write(folder / "README.md") as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def push_to_hub(self, name: str, records=UNRECORDED, token=None, **repository):
         "Create a repository, unless it is there, and upload what is saved to it."
@@ -86,7 +94,7 @@ class OnHub:
         config, weights = (_found(name, file, where) for file in (CONFIG, WEIGHTS))
         kind = inspect.signature(cls.__init__).parameters["config"].annotation
         with torch.device("meta"):
-            network = cls(kind(**load_json(config)))
+            network = cls(kind(**load_json(config, kind=dict)))
         try:
             network.load_state_dict(load_file(weights), assign=True)
         except RuntimeError:
@@ -103,7 +111,8 @@ def run_card(
     licence: str = "not stated",  # of the weights and the data
 ) -> str:  # Markdown
     "What a network was trained on and how. Raises `OSError` without settings.json."
-    facts = load_json(Path(folder) / "settings.json", "give the folder of a training")
+    advice = "give the folder of a training"
+    facts = load_json(Path(folder) / "settings.json", advice, dict)
     network, attack = facts["network"], facts.get("attack")
     last = read_table(Path(folder) / "history.csv", numbers=False)[-1]
     rows = {

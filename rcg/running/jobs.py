@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training_run', 'check_images', 'check', 'this_process',
            'allow_tf32', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task', 'SamplingPlan', 'sampling_plan',
-           'find_file', 'reference_images', 'Networks', 'network_files', 'hashes_of', 'load_networks', 'guidance_of',
-           'draw', 'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
+           'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of', 'draw', 'sampling_run',
+           'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
 # %% ../../nbs/running/07_jobs.ipynb #9da88000
 import gc
@@ -34,6 +34,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
 # %% ../../nbs/running/07_jobs.ipynb #9d5c05b0
 from ..attack import L2, Attack, Linf
@@ -52,7 +53,13 @@ from rcg.guidance import (
 from ..metrics import ImageSet, accuracy
 
 # %% ../../nbs/running/07_jobs.ipynb #5c428efc
-from .checkpoints import SHIPPED, load_classifier, load_unet, shipped
+from rcg.running.checkpoints import (
+    SHIPPED,
+    class_names,
+    load_classifier,
+    load_unet,
+    shipped,
+)
 from .classifiers import custom_classifier, load_custom_classifier
 from .commands import SamplingJob, TrainingJob, launch  # noqa: F401
 from .downloads import PUBLIC, fetch, sha256
@@ -60,6 +67,7 @@ from rcg.running.files import (
     atomic_write,
     load_json,
     read_table,
+    regular_file,
     run_path,
     save_json,
     write_table,
@@ -83,7 +91,7 @@ from rcg.training import (
     TrainingState,
     fit,
     load_tensors,
-    save_tensors,
+    save_state,
     train,
 )
 from ..unet import UNet, UNetConfig
@@ -91,6 +99,18 @@ from ..unet import UNet, UNetConfig
 _all_ = ["SamplingJob", "TrainingJob", "launch"]
 
 # %% ../../nbs/running/07_jobs.ipynb #2e67cefe
+class _Scan(TypedDict):
+    "What a list of unreadable images holds."
+
+    fingerprint: str  # of the files that were read
+    unreadable: dict[str, str]  # reasons by file
+
+
+def _listed(scan: Path) -> _Scan:
+    "The list in a file. Raises `OSError` if it is damaged."
+    return load_json(scan, "delete it to read the images again", _Scan)
+
+
 @dataclass(frozen=True)
 class ImageSource:
     "Labelled images of a job: where they are, and what the network takes."
@@ -119,7 +139,7 @@ class ImageSource:
                 f"there is no {self.scan}: to skip images, `check` the job first, "
                 "which lists them"
             )
-        return self.opened(load_json(self.scan)["unreadable"])
+        return self.opened(_listed(self.scan)["unreadable"])
 
 # %% ../../nbs/running/07_jobs.ipynb #ba7e8094
 @dataclass(frozen=True)
@@ -255,8 +275,11 @@ def training_run(plan: TrainingPlan, data: Dataset) -> Run:
         attack=plan.attack if plan.job.network == "robust" else None,
         classes=list(data.classes),
         data=contents(data),
-        **_given(architecture=plan.job.architecture or None),
-        **_given(mirror=plan.job.mirror, draft=plan.job.draft or None),
+        **_given(
+            architecture=plan.job.architecture or None,
+            mirror=plan.job.mirror,
+            draft=plan.job.draft or None,
+        ),
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #46b77fff
@@ -267,7 +290,7 @@ def _some(names) -> str:
 
 def _unreadable(source: ImageSource, data: ImageFolder, workers: int) -> dict[str, str]:
     "Reasons by file, from the list that is kept if it is still of these files."
-    scan = load_json(source.scan) if source.scan.exists() else {}
+    scan = _listed(source.scan) if source.scan.exists() else {}
     fingerprint = data.fingerprint()
     if scan.get("fingerprint") != fingerprint:
         scan = {"fingerprint": fingerprint, "unreadable": unreadable(data, workers)}
@@ -583,9 +606,9 @@ def train_job(job: TrainingJob) -> TrainingState:
             _same_classes(data.classes, plan.held_out.open().classes)
             steps = _validated(steps, Validation(plan, where))
         state = fit(steps, job.network)
-        weights = plan.folder / "model.safetensors"
-        if where.is_main_process and not weights.exists():  # finished before, then lost
-            save_tensors(weights, state.result.state_dict(), step=state.step)
+        if not (plan.folder / "model.safetensors").exists():  # finished, then lost
+            state.saved = 0
+            save_state(state, plan.folder)
         return state
 
 # %% ../../nbs/running/07_jobs.ipynb #40102ae0
@@ -626,9 +649,10 @@ class SamplingPlan:
 def _class_names(job: SamplingJob, classes: int) -> list[str] | None:
     "What the denoiser's training called its classes, where folders can have the names."
     record = run_path(job.denoiser).parent / "settings.json"
-    names = load_json(record).get("classes") if record.exists() else None
-    fit = isinstance(names, list) and len(set(names)) == classes
-    return names if fit and all(Path(name).name == name for name in names) else None
+    about = load_json(record, kind=dict) if record.exists() else {}
+    names = class_names(about, classes) or []
+    fit = {Path(name).name for name in names} == set(names)
+    return names if len(set(names)) == classes and fit else None
 
 # %% ../../nbs/running/07_jobs.ipynb #01b8653e
 def _tasks(job: SamplingJob, solver, count: int, classes: int, names) -> list[Task]:
@@ -700,23 +724,13 @@ class Networks(NamedTuple):
     others: list[UNet | Classifier | None]  # of the job's further terms
     hashes: dict[str, str]  # of the files
 
-
-def network_files(job: SamplingJob) -> dict[str, Path]:
-    "The files of a job's networks, by the part they play."
-    names = {"denoiser": job.denoiser, "classifier": job.classifier}
-    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
-    return {part: find_file(name) for part, name in names.items() if name}
-
-
-def hashes_of(files: dict[str, Path]) -> dict[str, str]:
-    "What tells files of networks apart."
-    return {part: sha256(file)[:16] for part, file in files.items()}
-
 # %% ../../nbs/running/07_jobs.ipynb #02057466
 def load_networks(job: SamplingJob, device) -> Networks:
     "Raises `ValueError` if weights are not the preset's, `OSError` for bad files."
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[job.dtype]
-    files = network_files(job)
+    names = {"denoiser": job.denoiser, "classifier": job.classifier}
+    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
+    files = {part: find_file(name) for part, name in names.items() if name}
 
     def load(part: str, kind: Callable, width, classes=job.classes):
         if part not in files:
@@ -738,7 +752,8 @@ def load_networks(job: SamplingJob, device) -> Networks:
         else load(f"term {k}", load_unet, term.width)
         for k, term in enumerate(job.terms)
     ]
-    return Networks(unet, classifier, others, hashes_of(files))
+    hashes = {part: sha256(file)[:16] for part, file in files.items()}
+    return Networks(unet, classifier, others, hashes)
 
 # %% ../../nbs/running/07_jobs.ipynb #946182d0
 def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
@@ -828,7 +843,7 @@ def pack(job: SamplingJob) -> Path:
 
     It holds `arr_0` uint8 (N, H, W, 3), `arr_1`, the labels, and perhaps `classes`.
     Raises `FileNotFoundError` if some images are missing or damaged, `ValueError` if
-    they are those of other networks.
+    they were drawn with other networks or settings.
     """
     plan = job.resolve()
     missing = plan.missing()
@@ -837,12 +852,8 @@ def pack(job: SamplingJob) -> Path:
             f"{len(missing)} of {len(plan.tasks)} images are not there yet, or "
             f"damaged, or of another job, like {missing[0].file}: run the job again"
         )
-    stored = load_json(plan.folder / "settings.json", "run the job first")
-    if stored.get("weights") != hashes_of(network_files(job)):
-        raise ValueError(
-            f"{plan.folder} holds samples of other networks: pack the job that drew "
-            "them, or draw into another run_dir"
-        )
+    regular_file(plan.folder / "settings.json")
+    sampling_run(plan, load_networks(job, "cpu"))
     bar = tqdm(plan.tasks, "packing", mininterval=3)
     pixels = [np.asarray(Image.open(task.file).convert("RGB")) for task in bar]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)

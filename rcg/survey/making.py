@@ -73,13 +73,13 @@ def _read_samples(
 
 # %% ../../nbs/survey/02_making.ipynb #bf928acf
 def _same_sampling(sources: dict[str, object]):
-    "Raise `ValueError` if two runs differ in more than the classifier and its scale."
+    "Raise `ValueError` if two runs differ in more than their guidance."
     paths = [s for s in sources.values() if isinstance(s, (str, Path))]
     files = [run_path(path) / "settings.json" for path in paths]
     if len(files) < 2 or not all(file.exists() for file in files):
         return
-    first, second = (load_json(file) for file in files)
-    free = ("scale ", "weights.classifier ")
+    first, second = (load_json(file, kind=dict) for file in files)
+    free = ("guidance ", "weights.classifier ", "weights.term ")
     changed = [x for x in differences(first, second) if not x.startswith(free)]
     if changed:
         raise ValueError(
