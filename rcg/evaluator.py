@@ -6,7 +6,28 @@
 __all__ = ['PORT', 'tensorflow_resize', 'pooled_by', 'average_pool', 'max_pool', 'TensorFlowInception', 'tensorflow_inception',
            'npz_images', 'Activations', 'activations', 'adm_scores', 'main']
 
+# %% ../nbs/08b_evaluator.ipynb #5f0e1d2c
+from .running.files import plain_terminal, regular_file
+
+
+def _options(arguments: list[str] | None = None):
+    "What a command line asks for, read before torch, which takes long to import."
+    from jsonargparse import ArgumentParser
+
+    plain_terminal()
+    parser = ArgumentParser("python -m rcg.evaluator", description=__doc__)
+    parser.add_argument("reference", help=".npz file, or imagenet128-reference")
+    parser.add_argument("samples", help=".npz file with arr_0 uint8 (N, H, W, 3)")
+    parser.add_argument("--weights", help="of Inception; by default downloaded")
+    parser.add_argument("--batch_size", type=int, default=64, help="images at a time")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
+    _options()
+
 # %% ../nbs/08b_evaluator.ipynb #e4321055
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +47,6 @@ from .further_metrics import inception_score
 from .metrics import Gaussian, frechet_distance, precision_recall
 from .running.checkpoints import read_weights
 from .running.downloads import PUBLIC, download, fetch, sha256
-from .running.files import plain_terminal
 from .running.images import moments, stored_gaussian
 from .running.settings import Count, checked
 
@@ -144,7 +164,8 @@ def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
     read = np.lib.format.read_array_header_1_0
     read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
-    if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran:
+    good = dtype == np.uint8 and len(shape) == 4 and shape[3] == 3 and min(shape) > 0
+    if not good or fortran:
         raise ValueError(f"arr_0 must be uint8 (N, H, W, 3), not {dtype} {shape}")
     return shape
 
@@ -152,11 +173,13 @@ def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
 @contextmanager
 def _opened(path: str | Path):  # of the array file, after its header, and the shape
     "The images in an archive. Raises `OSError` that names it, whatever is wrong."
+    regular_file(path)
     try:
         with ZipFile(path) as archive, archive.open("arr_0.npy") as file:
-            yield file, _header(file)
-    except FileNotFoundError:
-        raise
+            shape, size = _header(file), archive.getinfo("arr_0.npy").file_size
+            if math.prod(shape) != size - file.tell():
+                raise ValueError(f"arr_0 of {shape} is not what its {size} bytes hold")
+            yield file, shape
     except (BadZipFile, EOFError, KeyError, OSError, ValueError) as e:
         why = e.args[0] if e.args else type(e).__name__
         raise OSError(
@@ -173,7 +196,7 @@ def npz_images(
     with _opened(path) as (file, (count, *shape)):
         for start in range(0, count, batch_size):
             size = (min(batch_size, count - start), *shape)
-            pixels = np.frombuffer(file.read(int(np.prod(size))), np.uint8)
+            pixels = np.frombuffer(file.read(math.prod(size)), np.uint8)
             yield torch.tensor(pixels.reshape(size)).permute(0, 3, 1, 2)
         file.read()  # so that the checksum is looked at
 
@@ -215,6 +238,7 @@ def activations(
 def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], bool]:
     "The statistics of a file, and whether it has images. Raises `OSError`."
     names = ("mu", "sigma", "mu_s", "sigma_s")
+    regular_file(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in names if name in file.files}
@@ -270,18 +294,12 @@ def adm_scores(
 # %% ../nbs/08b_evaluator.ipynb #e00d2fd4
 def main(arguments: list[str] | None = None):
     "The command line of `python -m rcg.evaluator`."
-    from jsonargparse import ArgumentParser
-
-    plain_terminal()
-    parser = ArgumentParser("python -m rcg.evaluator", description=__doc__)
-    parser.add_argument("reference", help=".npz file, or imagenet128-reference")
-    parser.add_argument("samples", help=".npz file with arr_0 uint8 (N, H, W, 3)")
-    parser.add_argument("--weights", help="of Inception; by default downloaded")
-    parser.add_argument("--batch_size", type=int, default=64, help="images at a time")
-    args = parser.parse_args(arguments)
+    args = _options(arguments)
     try:
         name, device = args.reference, PartialState().device
         reference = fetch(name) if name in PUBLIC else name
+        for path in (reference, args.samples):
+            regular_file(path)  # before the network is fetched
         network = tensorflow_inception(args.weights, device)
         found = adm_scores(reference, args.samples, network, args.batch_size, device)
     except (OSError, RuntimeError, ValueError) as e:

@@ -10,6 +10,11 @@ for every 5,000 samples and no shuffling, precision and recall by
 `scipy.linalg.sqrtm` as in the formula.
 """
 
+import os
+import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +154,24 @@ def test_files_that_are_something_else(tmp_path):
         list(npz_images(path))
 
 
+@pytest.mark.parametrize("shape", [(0, 4, 4, 3), (3, 0, 4, 3), (10**12, 4, 4, 3)])
+def test_files_that_hold_no_images_or_fewer_than_they_say(files, tmp_path, shape):
+    path, header = tmp_path / "a.npz", dict(descr="|u1", fortran_order=False)
+    with zipfile.ZipFile(path, "w") as archive, archive.open("arr_0.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header | dict(shape=shape))
+    for both in ((path, files[1]), (files[0], path)):
+        with pytest.raises(OSError, match="a.npz is no whole .npz file of images"):
+            adm_scores(*both, Linear())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes")
+def test_pipes_are_not_waited_for(files, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for both in ((tmp_path / "pipe", files[1]), (files[0], tmp_path / "pipe")):
+        with pytest.raises(OSError, match="is a pipe or a device: name a file"):
+            adm_scores(*both, Linear())
+
+
 def test_references_that_are_something_else(files, tmp_path):
     path = tmp_path / "reference.npz"
     for content in (b"no archive", b"PK, but no archive", b""):
@@ -190,3 +213,14 @@ def test_a_set_against_itself(files):
     found = adm_scores(files[0], files[0], Linear())
     assert (found["Precision"], found["Recall"]) == (1, 1)
     assert max(found["FID"], found["sFID"]) < 1e-9
+
+
+def test_help_and_absent_files_do_not_wait(files, tmp_path, monkeypatch):
+    command = [sys.executable, "-X", "importtime", "-m", "rcg.evaluator"]
+    for words in (["--help"], ["a.npz", "b.npz", "--batch_size", "many"]):
+        done = subprocess.run([*command, *words], capture_output=True, text=True)
+        assert not re.search(r"\| +torch$", done.stderr, re.M), words
+    assert "batch_size" in done.stderr and done.returncode == 2
+    monkeypatch.setattr("rcg.evaluator.download", None)  # not reached
+    with pytest.raises(SystemExit, match="there is no file .*absent.npz"):
+        main([str(files[0]), str(tmp_path / "absent.npz")])
