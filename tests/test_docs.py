@@ -14,6 +14,9 @@ import pytest
 import yaml
 from conftest import NBS, ROOT, parameters, read
 
+sys.path.insert(0, str(ROOT / "tools"))
+from notebooks import opening, readme
+
 from rcg.running.site import heading_id, notebooks, page_of
 
 NAMES = sorted(
@@ -212,6 +215,29 @@ def test_cells_are_short_and_checks_are_shown(name):
         assert not (hidden and checks), f"a hidden check: {cell.source[:200]}"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_comes_early(name):
+    "A page with figures begins with one; if it is one from further down, with that."
+    notebook, shown = read(name), 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and "](" in cell.source and "![" in cell.source:
+            break
+        if cell.cell_type == "code":
+            if not re.search(r"^#\| *(code-fold|hide)", cell.source, re.M):
+                shown += len(cell.source.splitlines())
+            if any("image/png" in o.get("data", {}) for o in cell.outputs):
+                break
+    else:
+        return
+    assert shown <= 100, f"{shown} lines of code before the first picture"
+    if picture := opening(notebook):
+        image = NBS / "images" / f"{Path(name).stem}.png"
+        assert image.read_bytes() == picture, "run the notebook with tools/notebooks.py"
+        assert f"images/{image.name}){{fig-alt=" in "".join(
+            c.source for c in notebook.cells[:3]
+        )
+
+
 def test_sidebar_lists_every_notebook_once():
     assert sorted(notebooks(NBS)) == NAMES
 
@@ -356,9 +382,6 @@ def test_gallery_and_index_are_whole(pages):
 
 
 def test_readme():
-    sys.path.insert(0, str(ROOT / "tools"))
-    from notebooks import readme
-
     text = (ROOT / "README.md").read_text()
     assert text == readme(), "run: python tools/notebooks.py readme"
     assert len(text.split()) <= 600

@@ -7,6 +7,7 @@ python tools/notebooks.py readme                     README.md from nbs/index.ip
 """
 
 import argparse
+import base64
 import re
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ def tidy(cell: nbformat.NotebookNode):
     ]
 
 
+def opening(notebook: nbformat.NotebookNode) -> bytes | None:
+    "The figure of the cell tagged `opening`, as PNG; None if no cell is."
+    for cell in notebook.cells:
+        if "opening" in cell.metadata.get("tags", []):
+            figures = [o.data for o in cell.outputs if "image/png" in o.get("data", {})]
+            return base64.b64decode(figures[-1]["image/png"])
+
+
+def keep_opening(path: Path, notebook: nbformat.NotebookNode):
+    "Write the image that a page begins with, if it begins with one of its figures."
+    if picture := opening(notebook):
+        (ROOT / "nbs" / "images" / f"{path.stem}.png").write_bytes(picture)
+
+
 def run(path: Path, parameters: dict):
     "Execute a notebook where it lies, and keep what a reader wants to see."
     notebook = nbformat.read(path, as_version=4)
@@ -83,6 +98,7 @@ def run(path: Path, parameters: dict):
         if cell.cell_type == "code":
             tidy(cell)
     notebook.metadata.pop("widgets", None)
+    keep_opening(path, notebook)
     nbformat.write(notebook, path)
     nbdev_clean(str(path))
 

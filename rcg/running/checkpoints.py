@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Weights', 'SHIPPED', 'Device', 'Precision', 'tensors_checksum', 'unwrapped', 'read_weights', 'shipped', 'card',
-           'class_names', 'load_unet', 'load_classifier', 'convert', 'main']
+           'class_names', 'load_network', 'load_unet', 'load_classifier', 'convert', 'main']
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3bd2d8f5
 import difflib
@@ -35,7 +35,7 @@ from rcg.running.files import (
 from .presets import PRESETS, preset
 from .settings import Count, checked
 from ..training import load_tensors, load_weights, save_tensors
-from ..unet import UNet
+from ..unet import EncoderConfig, UNet
 
 # %% ../../nbs/running/06_checkpoints.ipynb #9e65df12
 def _is_dense(tensor: Tensor) -> bool:
@@ -304,9 +304,41 @@ def _only_ours(tensors: dict[str, Tensor], model: nn.Module, source) -> dict:
             return {k: tensors[above + k] for k in names}
     return tensors
 
+# %% ../../nbs/running/06_checkpoints.ipynb #0298cf62
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        torch.empty(1, device=name).item()  # which "meta" has not
+        return torch.device(name)
+    except (RuntimeError, AssertionError):
+        raise ValueError(
+            f"must be like 'cpu' or 'cuda:0' and of this machine, not '{name}'"
+        ) from None
+
+
+Device = Annotated[torch.device | str, AfterValidator(_device)]
+
+# %% ../../nbs/running/06_checkpoints.ipynb #d29ef165
+_PRECISIONS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def _precision(dtype: torch.dtype) -> torch.dtype:
+    if dtype not in _PRECISIONS:
+        raise ValueError(f"must be one of {_PRECISIONS}, not {dtype}")
+    return dtype
+
+
+Precision = Annotated[torch.dtype, AfterValidator(_precision)]
+
 # %% ../../nbs/running/06_checkpoints.ipynb #418cc72a
-def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.Module:
-    "A network of this kind and settings with the weights of a file."
+@checked
+def load_network(
+    kind: type[nn.Module],  # `UNet` or `Classifier`
+    config: EncoderConfig,
+    path: str | Path,  # of the weights
+    device: Device = "cpu",
+    dtype: Precision = torch.float32,  # of the parameters
+) -> nn.Module:  # in evaluation mode
+    "A network of these settings with the weights of a file. Raises as `load_unet`."
     file = Path(path) if Path(path).exists() else run_path(path)
     source, tensors, about = read_weights(file), {}, _header(file)
     _check_finished(about, file)
@@ -322,7 +354,7 @@ def _load(kind: type[nn.Module], config, path: str | Path, device, dtype) -> nn.
         fits = [*_fitting(UNet, tensors), *_fitting(Classifier, tensors)]
         fits = ", ".join(fits) or "no network of any preset"
         raise ValueError(f"{e}\nThey fit {fits}.") from None
-    model.class_names = class_names(about, config.classes)
+    model.class_names = config.classes and class_names(about, config.classes)
     if file.stem in SHIPPED and file == shipped(file.stem):
         model.name = file.stem
     return model.eval()
@@ -353,31 +385,6 @@ def _found(path: str | Path, preset_name: str | None, kind: str, changes: dict):
             )
     return path, config
 
-# %% ../../nbs/running/06_checkpoints.ipynb #0298cf62
-def _device(name: torch.device | str) -> torch.device:
-    try:
-        torch.empty(1, device=name).item()  # which "meta" has not
-        return torch.device(name)
-    except (RuntimeError, AssertionError):
-        raise ValueError(
-            f"must be like 'cpu' or 'cuda:0' and of this machine, not '{name}'"
-        ) from None
-
-
-Device = Annotated[torch.device | str, AfterValidator(_device)]
-
-# %% ../../nbs/running/06_checkpoints.ipynb #d29ef165
-_PRECISIONS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-def _precision(dtype: torch.dtype) -> torch.dtype:
-    if dtype not in _PRECISIONS:
-        raise ValueError(f"must be one of {_PRECISIONS}, not {dtype}")
-    return dtype
-
-
-Precision = Annotated[torch.dtype, AfterValidator(_precision)]
-
 # %% ../../nbs/running/06_checkpoints.ipynb #d07f654b
 @checked
 def load_unet(
@@ -397,7 +404,7 @@ def load_unet(
 
         return load_denoiser(path, device=device, **changes).to(dtype)
     path, config = _found(path, preset_name, "unet", changes)
-    return _load(UNet, config, path, device, dtype)
+    return load_network(UNet, config, path, device, dtype)
 
 # %% ../../nbs/running/06_checkpoints.ipynb #4b4ad9b2
 @checked
@@ -410,7 +417,7 @@ def load_classifier(
 ) -> Classifier:  # in evaluation mode
     "The classifier of a preset with the weights of a file, as `load_unet`."
     path, config = _found(path, preset_name, "classifier", changes)
-    return _load(Classifier, config, path, device, dtype)
+    return load_network(Classifier, config, path, device, dtype)
 
 # %% ../../nbs/running/06_checkpoints.ipynb #cea05ef6
 @checked
