@@ -38,6 +38,8 @@ FLOORS = """
 LATER = {
     ("running.commands", "running.jobs"),  # only when a job is resolved or run
     ("running.checkpoints", "interop.denoisers"),  # only for a folder of diffusers
+    ("running.hub", "running.checkpoints"),  # only when a network is saved or loaded
+    ("running.hub", "training"),
 }
 BY_HAND = {  # short names for modules, and `python -m rcg.survey`
     "checkpoints",

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from rcg.checkpoints import card, load_classifier, load_unet
 from rcg.classifier import Classifier
+from rcg.diffusion import Diffusion
+from rcg.guidance import sample
 from rcg.running.hub import run_card
 from rcg.unet import UNet
 
@@ -38,24 +40,88 @@ def test_a_folder_there_and_back(kind, tmp_path):
     assert card(name) in (tmp_path / "README.md").read_text()
 
 
-def test_what_is_no_saved_network_is_said(tmp_path):
+NAMES = [f"digit {k}, or so" for k in range(10)]
+
+
+@pytest.mark.parametrize("kind", [UNet, Classifier])
+def test_names_of_classes_there_and_back(kind, tmp_path):
+    unet, classifier = load_unet("digits-denoiser"), load_classifier("digits-robust")
+    network = {UNet: unet, Classifier: classifier}[kind]
+    network.class_names = NAMES
+    network.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["id2label"]["7"] == NAMES[7]
+    assert ", ".join(NAMES) in (tmp_path / "README.md").read_text()
+    again = kind.from_pretrained(tmp_path)
+    assert again.class_names == NAMES
+    unet.class_names = classifier.class_names = None
+    networks = {UNet: (again, classifier), Classifier: (unet, again)}[kind]
+    how = dict(steps=2, seeds=[5], shape=(1, 8, 8))
+    named, numbered = (
+        sample(networks[0], Diffusion(), labels, networks[1], 1.0, **how)
+        for labels in (NAMES[3:4], torch.tensor([3]))
+    )
+    assert named.equal(numbered)
+    network.class_names = NAMES[:9]
+    with pytest.raises(ValueError, match="id2label has 9 names: it must have one for"):
+        network.save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+CONFIGS = {
+    "": "config.json is not valid JSON",
+    "{": "config.json is not valid JSON",
+    "[]": "config.json does not hold what it should",
+    '{"classes": 10}': "config.json does not describe.*needs image_size",
+    '{"image_size": "x"}': "config.json does not describe.*image_size is 'x'",
+    '{"image_size": 8, "sample_size": 8}': "config.json.*no setting 'sample_size'",
+    '{"image_size": 8, "id2label": {"0": "a"}}': "config.json.*id2label has 1 names",
+    '{"image_size": 8, "id2label": ["a"]}': r"config.json.*id2label is \['a'\]",
+    '{"image_size": 8, "width": 64}': "weights in .*model.safetensors are not those",
+}
+
+
+@pytest.mark.parametrize("config, message", CONFIGS.items())
+def test_settings_that_are_none(tmp_path, config, message):
+    load_classifier("digits-robust").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises((OSError, ValueError), match=message):
+        Classifier.from_pretrained(tmp_path)
+
+
+def test_weights_that_are_none(tmp_path):
     network = load_classifier("digits-robust")
     network.save_pretrained(tmp_path)
     assert "Nothing is recorded" in (tmp_path / "README.md").read_text()
-    weights = load_file(tmp_path / "model.safetensors")
-    save_file(
-        {k: v for k, v in weights.items() if "out" not in k},
-        tmp_path / "model.safetensors",
-    )
-    with pytest.raises(ValueError, match="are not those of the Classifier"):
+    file = tmp_path / "model.safetensors"
+    whole, weights = file.read_bytes(), load_file(file)
+    for content, message in {
+        b"": "is not a whole safetensors file",
+        whole[:-9]: "is not a whole safetensors file",
+        whole[:-9] + bytes(9): "its checksum is wrong",
+    }.items():
+        file.write_bytes(content)
+        with pytest.raises(OSError, match=f"model.safetensors.* {message}"):
+            Classifier.from_pretrained(tmp_path)
+    save_file({k: v for k, v in weights.items() if "out" not in k}, file)
+    with pytest.raises(ValueError, match="are not those of this Classifier"):
         Classifier.from_pretrained(tmp_path)
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(OSError, match="no config.json"):
+    save_file({k: v + torch.inf for k, v in weights.items()}, file)
+    with pytest.raises(ValueError, match="weights that are not finite numbers"):
         Classifier.from_pretrained(tmp_path)
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / name).unlink()
+        with pytest.raises(FileNotFoundError, match=f"has no {name}"):
+            Classifier.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder .*and no reposit"):
+        Classifier.from_pretrained(file)
 
 
 def test_the_records_of_a_run_need_a_run(tmp_path):
     with pytest.raises(OSError, match="settings.json"):
+        run_card(tmp_path)
+    (tmp_path / "settings.json").write_text('{"kind": "samples"}')
+    with pytest.raises(OSError, match="settings.json does not hold.*classes"):
         run_card(tmp_path)
 
 
@@ -116,10 +182,11 @@ PUSH_AND_PULL = """
 from rcg.checkpoints import load_classifier
 from rcg.classifier import Classifier
 network = load_classifier("digits-robust")
+network.class_names = list("abcdefghij")
 network.push_to_hub("me/digits", "by hand", token="hf_x")
 again = Classifier.from_pretrained("me/digits", token=False)
 pairs = zip(network.parameters(), again.parameters(), strict=True)
-print("same:", all(a.equal(b) for a, b in pairs))
+print("same:", all(a.equal(b) for a, b in pairs), again.class_names)
 """
 
 
@@ -136,7 +203,7 @@ def test_the_hub(tmp_path):
         text=True,
     )
     server.shutdown()
-    assert "same: True" in run.stdout, run.stderr
+    assert "same: True ['a', 'b'," in run.stdout, run.stderr
     assert set(Hub.files) == {"README.md", "config.json", "model.safetensors"}
     assert b"by hand" in Hub.files["README.md"]
 

@@ -166,15 +166,23 @@ class OnHub:
         return network
 
 # %% ../../nbs/interop/03_hub.ipynb #caf4fee3
-_Shape = TypedDict("_Shape", {"channels": int, "image_size": int})
-_Process = TypedDict("_Process", {"steps": int, "schedule": str})
-_Record = TypedDict(  # of a training
-    "_Record",
-    {
-        **{"kind": str, "classes": list[str], "data": str, "network": _Shape},
-        **{"diffusion": _Process, "attack": dict | None},
-    },
-)
+class _Shape(TypedDict):
+    channels: int
+    image_size: int
+
+
+class _Process(TypedDict):
+    steps: int
+    schedule: str
+
+
+class _Record(TypedDict):  # of a training
+    kind: str
+    classes: list[str]
+    data: str
+    network: _Shape
+    diffusion: _Process
+    attack: dict | None
 
 
 @checked
@@ -201,7 +209,8 @@ def run_card(
     tables = [[{"": k, " ": v} for k, v in rows.items()], list(accuracy)]
     return "\n\n".join(markdown_table(table) for table in tables if table)
 
-
+# %% ../../nbs/interop/03_hub.ipynb #7e07a1f3
+@checked
 def text_of(facts: dict) -> str:
     "Names and values on one line, also of facts within."
     values = {k: text_of(v) if isinstance(v, dict) else v for k, v in facts.items()}
