@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field, SkipValidation
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .running.files import load_arrays
-from .running.settings import Count, Natural, Positive, checked
+from .running.settings import Count, Natural, Positive, checked, shown
 
 # %% ../nbs/00_data.ipynb #3aad823d
 def _floats(x: Tensor) -> Tensor:
     if not x.is_floating_point():
         advice = "rcg.data.from_uint8 converts bytes"
         raise ValueError(f"must be floats in [-1, 1], not {x.dtype}: {advice}")
-    if not x.isfinite().all():
+    if x.is_meta or not x.isfinite().all():
         raise ValueError("must be finite, but there is NaN or infinity among them")
     return x
 
@@ -422,18 +422,33 @@ class _Stream(Dataset):
         return self.data[position % len(self.data)]
 
 # %% ../nbs/00_data.ipynb #6a44307a
-def _check_batch(batch):
-    "Raise `TypeError` or `ValueError` unless these are images and labels."
+def _collated(items: list):
+    "The items as a batch; as they are, for a message, if they do not make one."
+    try:
+        return default_collate(items)
+    except (TypeError, RuntimeError, ValueError):
+        return None, *items
+
+
+def _check_kinds(batch):
+    "Raise `TypeError` unless these are images and labels."
     try:
         x, y = batch
         good = x.is_floating_point() and not y.is_floating_point() and len(x) == len(y)
+        good = good and x.numel() and not x.is_meta
     except (TypeError, ValueError, AttributeError):
         good = False
     if not good:
+        first = batch[1] if isinstance(batch, tuple) and len(batch) > 1 else batch
         raise TypeError(
             "each item of the data must be an image, a float tensor (C, H, W) in "
-            "[-1, 1], and its label, an integer"
+            "[-1, 1] of the same size for all, and its label, an integer, not "
+            f"{shown(first)}"
         )
+
+
+def _check_values(x: Tensor):
+    "Raise `ValueError` unless images are finite; warn if they are in another range."
     if not x.isfinite().all():
         raise ValueError("the images hold values that are not finite numbers")
     if x.min() >= 0 and x.max() > 0:
@@ -473,8 +488,10 @@ def batches(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the global one is for dropout
+        collate_fn=_collated,
     )
     for k, batch in enumerate(loader):
+        _check_kinds(batch)
         if not k:
-            _check_batch(batch)
+            _check_values(batch[0])
         yield tuple(batch)

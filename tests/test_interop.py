@@ -1,10 +1,13 @@
 "Bridges to diffusers: the reference's networks there and back, and its absence."
 
+import json
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_golden import ADM_UNET, IDDPM_UNET, built
 from torch import nn
 
@@ -208,10 +211,10 @@ def test_a_pipeline_is_our_sampler(tmp_path):
         latents=noise,
         output_type="pt",
         return_dict=False,
-        callback=seen.append,
+        callback_on_step_end=lambda pipe, k, t, tensors: seen.append(tensors),
     )
     assert len(seen) == 10
-    torch.testing.assert_close(seen[-1].x, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[-1]["latents"], expected, atol=1e-4, rtol=0)
     torch.testing.assert_close(
         found, (expected / 2 + 0.5).clamp(0, 1), atol=1e-4, rtol=0
     )
@@ -291,7 +294,7 @@ class FirstHalf(nn.Module):
 def test_a_guider_of_a_flow_is_refused():
     flow = diffusers.FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match="has no alphas_cumprod"):
-        ClassifierGuider(classifier=None, scheduler=flow, labels=torch.arange(3))
+        ClassifierGuider(classifier=print, scheduler=flow, labels=torch.arange(3))
 
 
 def drawn_by(pipe, **options):
@@ -338,6 +341,246 @@ def test_what_a_pipeline_does_not_know_is_said():
         to_diffusers(load_classifier("digits-robust"))
     with pytest.raises(TypeError, match="model is a Linear"):
         from_diffusers(nn.Linear(2, 3))
+
+
+NAMES = [f"number {k}" for k in range(10)]
+
+
+def test_names_of_classes_stay_with_a_pipeline(tmp_path):
+    unet, classifier = load_unet("digits-denoiser"), load_classifier("digits-robust")
+    scheduler = diffusers.DDIMScheduler()
+    for ours, named in ((unet, None), (unet, classifier), (None, classifier)):
+        unet.class_names = classifier.class_names = None
+        (ours or named).class_names = NAMES
+        RobustGuidancePipeline(unet, scheduler, named).save_pretrained(tmp_path)
+        pipe = RobustGuidancePipeline.from_pretrained(tmp_path)
+        assert pipe.class_names == NAMES
+        expected = drawn_by(pipe)
+        for names in (["number 1", "number 2"], torch.tensor([1, 2])):
+            assert drawn_by(pipe, class_labels=names).equal(expected)
+        denoiser = load_denoiser(tmp_path)
+        assert denoiser.class_names == (NAMES if ours else None)
+        run = (denoiser, denoiser.diffusion, ["number 3"], pipe.classifier, 1.0, 2)
+        assert sample(*run).isfinite().all()
+    (tmp_path / "model_index.json").write_text('{"id2label": 3}')
+    with pytest.raises(ValueError, match="id2label is 3"):
+        load_denoiser(tmp_path, scheduler)
+    unet.class_names = NAMES[::-1]  # of one that takes the saved one's place
+    pipe = RobustGuidancePipeline(unet, scheduler)
+    pipe.save_pretrained(tmp_path)
+    unet.class_names = NAMES
+    pipe = RobustGuidancePipeline.from_pretrained(tmp_path, unet=unet)
+    assert pipe.class_names == NAMES
+
+
+def test_a_callback_sees_changes_and_stops():
+    unet, scheduler = load_unet("digits-denoiser"), diffusers.DDIMScheduler()
+    pipe, seen = RobustGuidancePipeline(unet, scheduler), []
+
+    def callback(given, index, timestep, tensors):
+        assert given is pipe and pipe.num_timesteps == 3
+        seen.append((index, int(timestep), list(tensors)))
+        pipe._interrupt = index == 1
+        return {"latents": torch.full_like(tensors["latents"], 0.5)}
+
+    wanted = ["pred_original_sample", "latents"]
+    images = drawn_by(
+        pipe,
+        callback_on_step_end=callback,
+        callback_on_step_end_tensor_inputs=wanted,
+        output_type="latent",
+    )
+    assert seen == [(0, 666, wanted), (1, 333, wanted)]
+    assert images.equal(torch.full((2, 1, 8, 8), 0.5))
+    counted = []
+
+    class Counting(diffusers.callbacks.PipelineCallback):
+        tensor_inputs = ["latents"]
+
+        def callback_fn(self, pipe, index, timestep, tensors):
+            counted.append(index)
+            return tensors
+
+    plain = drawn_by(pipe)
+    several = diffusers.callbacks.MultiPipelineCallbacks([Counting()])
+    assert drawn_by(pipe, callback_on_step_end=several).equal(plain)
+    assert counted == [0, 1, 2]
+    assert drawn_by(pipe, callback_on_step_end=lambda *_: None).equal(plain)
+
+
+BAD_CALLS = [
+    (dict(output_type="tensor"), "output_type is 'tensor': it must be 'pil'"),
+    (dict(num_inference_steps=0), "num_inference_steps is 0"),
+    (dict(num_inference_steps=2.5), "num_inference_steps is 2.5"),
+    (dict(num_inference_steps=1001), "steps is 1001, but there are 1000"),
+    (dict(guidance_scale=math.nan), "guidance_scale is nan"),
+    (dict(class_labels=None), "class_labels is None"),
+    (dict(class_labels=[1.5, 2]), "class_labels"),
+    (dict(class_labels=[True, False]), "class_labels"),
+    (dict(class_labels=[[1], [2]]), "class_labels"),
+    (dict(class_labels=["three", "4"]), "0 classes are called 'three'"),
+    (dict(class_labels=[3, 10]), "labels 0 to 9"),
+    (dict(generator=3), "generator is 3"),
+    (dict(latents=None, generator=[torch.Generator()]), "generator has 1 for 2 labels"),
+    (dict(latents=3), "latents is 3"),
+    (dict(latents=torch.ones(3, 1, 8, 8)), "2 labels need as many starting noises"),
+    (dict(latents=torch.ones(2, 3, 8, 8)), r"images \(N, 1, H, W\) with sides divis"),
+    (dict(latents=torch.ones(2, 1, 8, 7)), r"images \(N, 1, H, W\) with sides divis"),
+    (dict(callback_on_step_end=3), "callback_on_step_end is 3"),
+    (dict(callback_on_step_end=lambda *_: 3), "callback_on_step_end returns 3"),
+    (
+        dict(callback_on_step_end=lambda *_: {"latents": torch.ones(1)}),
+        "callback_on_step_end returns .*latents of the same shape",
+    ),
+    (dict(callback_on_step_end_tensor_inputs=["x"]), "inputs has .'x'.: there are"),
+    (
+        dict(callback_on_step_end=lambda *a: {"latents": a[3]["latents"] * math.nan}),
+        "images are not finite",
+    ),
+]
+
+
+@pytest.mark.parametrize("options, message", BAD_CALLS)
+def test_bad_calls_of_a_pipeline(options, message):
+    unet, classifier = load_unet("digits-denoiser"), load_classifier("digits-robust")
+    pipe = RobustGuidancePipeline(unet, diffusers.DDIMScheduler(), classifier)
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(2, 1, 8, 8)
+    given = dict(class_labels=[1, 2], latents=noise, num_inference_steps=2)
+    with pytest.raises(ValueError, match=message):
+        pipe(**given | options)
+
+
+def test_a_denoiser_is_no_classifier():
+    unet = load_unet("digits-denoiser")
+    for other in (unet, to_diffusers(unet)):
+        with pytest.raises(TypeError, match="classifier is a UNet.*which is a denois"):
+            RobustGuidancePipeline(unet, diffusers.DDIMScheduler(), other)
+
+
+def small(**changes) -> diffusers.UNet2DModel:
+    settings = dict(sample_size=8, in_channels=1, out_channels=1, layers_per_block=1)
+    settings |= dict(block_out_channels=(32, 32), num_class_embeds=4)
+    settings |= dict(down_block_types=["DownBlock2D"] * 2)
+    settings |= dict(up_block_types=["UpBlock2D"] * 2)
+    return diffusers.UNet2DModel(**settings | changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(t=torch.tensor([0, 1000])), "t must be from 0 to 999"),
+        (dict(t=torch.zeros(2)), "t must be an int64 tensor"),
+        (dict(t=torch.tensor([3])), "t must be one number for each of the 2"),
+        (dict(labels=torch.tensor([0, 4])), "labels must be from 0 to 3"),
+        (dict(labels=torch.zeros(2)), "labels must be an int64 tensor"),
+        (dict(labels=None), "needs labels"),
+        (dict(x_t=torch.full((2, 1, 8, 8), math.nan)), "images hold NaN"),
+        (dict(x_t=torch.zeros(2, 1, 8, 8).byte()), "images must be floats"),
+        (dict(x_t=torch.zeros(2, 3, 8, 8)), r"takes images \(N, 1, H, W\)"),
+        (dict(x_t=torch.zeros(2, 1, 7, 8)), "with sides divisible by 2"),
+    ],
+)
+def test_a_denoiser_names_what_it_cannot_take(changes, message):
+    denoiser = DiffusersDenoiser(small(), diffusers.DDPMScheduler())
+    batch = dict(x_t=torch.zeros(2, 1, 8, 8), t=torch.tensor([0, 999]))
+    batch |= dict(labels=torch.tensor([0, 3]))
+    assert denoiser(**batch).isfinite().all()
+    with pytest.raises((ValueError, TypeError), match=message):
+        denoiser(**batch | changes)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(prediction_type="epsilom"), "prediction_type is 'epsilom'.*one of epsil"),
+        (dict(variance_type="fixed"), "variance_type is 'fixed'.*one of fixed_small"),
+        (dict(trained_betas=[math.nan] * 9), "β_t from nan to nan"),
+        (dict(rescale_betas_zero_snr=True), "β_t from 0.0001.* to 1, not all"),
+    ],
+)
+def test_settings_of_schedulers_that_mean_nothing(settings, message):
+    scheduler = diffusers.DDPMScheduler(**settings)
+    for make in (
+        lambda: DiffusersDenoiser(small(), scheduler),
+        lambda: Scheduled(2, scheduler=scheduler).timesteps(Diffusion()),
+        lambda: ClassifierGuider(
+            classifier=print, scheduler=scheduler, labels=torch.arange(3)
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_models_that_are_no_denoisers_of_images():
+    scheduler = diffusers.DDPMScheduler()
+    for unet in (nn.Linear(2, 3), load_unet("digits-denoiser")):
+        with pytest.raises(ValueError, match="pass a UNet2DModel"):
+            DiffusersDenoiser(unet, scheduler)
+    with pytest.raises(ValueError, match="null_label is 4, but the model has 4"):
+        DiffusersDenoiser(small(), scheduler, null_label=4)
+    pipe = RobustGuidancePipeline(small(sample_size=None), scheduler)
+    with pytest.raises(ValueError, match="does not tell its images' shape: pass lat"):
+        pipe([1])
+
+
+def changed(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def weights_of(path, change):
+    save_file({k: change(v) for k, v in load_file(path).items() if change}, path)
+
+
+FOLDERS = {
+    "no model": (lambda f, w: w.unlink(), "unet holds no whole UNet2DModel"),
+    "empty": (lambda f, w: w.write_bytes(b""), "unet holds no whole UNet2DModel"),
+    "half": (
+        lambda f, w: w.write_bytes(w.read_bytes()[:-9]),
+        "unet holds no whole UNet2DModel",
+    ),
+    "no weights": (lambda f, w: weights_of(w, None), "unet lacks weights, like "),
+    "NaN": (lambda f, w: weights_of(w, lambda v: v * math.nan), "not finite numbers"),
+    "settings": (
+        lambda f, w: changed(f / "unet" / "config.json", block_out_channels="x"),
+        "unet holds no whole UNet2DModel",
+    ),
+    "no settings": (
+        lambda f, w: (f / "unet" / "config.json").write_text(""),
+        "config.json is not valid JSON",
+    ),
+    "scheduler": (
+        lambda f, w: changed(
+            f / "scheduler" / "scheduler_config.json", num_train_timesteps="x"
+        ),
+        "scheduler holds no whole DDPMScheduler",
+    ),
+    "prediction": (
+        lambda f, w: changed(
+            f / "scheduler" / "scheduler_config.json", prediction_type="x"
+        ),
+        "prediction_type is 'x'",
+    ),
+    "no scheduler": (
+        lambda f, w: (f / "scheduler" / "scheduler_config.json").unlink(),
+        "there is no file .*scheduler_config.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage, message", FOLDERS.values(), ids=FOLDERS)
+def test_folders_that_hold_no_whole_pipeline(tmp_path, damage, message):
+    pipe = RobustGuidancePipeline(small(), diffusers.DDPMScheduler())
+    pipe.save_pretrained(tmp_path)
+    load_denoiser(tmp_path)
+    damage(tmp_path, tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    with pytest.raises((OSError, ValueError), match=message):
+        load_denoiser(tmp_path)
+
+
+def test_a_folder_that_is_no_pipeline(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file .*config.json"):
+        load_denoiser(tmp_path)
 
 
 def test_a_folder_without_subfolders_and_a_repository(tmp_path, monkeypatch):

@@ -8,8 +8,10 @@ __all__ = ['Scheduled', 'model_output', 'GuidanceClassifier', 'finishing', 'step
 
 # %% ../../nbs/interop/02_pipeline.ipynb #b9393658
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,18 +24,22 @@ from diffusers import (
     SchedulerMixin,
     UNet2DModel,
 )
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders import BaseGuidance
 from diffusers.guiders.guider_utils import GuiderOutput
 from diffusers.utils.torch_utils import randn_tensor
+from pydantic import StrictInt, StrictStr
 from torch import Tensor, nn
 
 from ..classifier import Classifier, ClassifierConfig, log_prob_gradient
+from ..data import Floats
 from ..diffusion import Diffusion
-from ..guidance import Guidance, Term, sample_steps
+from ..guidance import Guidance, Term, labels_named, sample_steps
 from .denoisers import DiffusersDenoiser, from_noise, process_of, to_noise
 from .networks import to_diffusers
-from ..running.settings import settings
+from ..running.hub import names_by_label
+from ..running.settings import Count, NonNegative, checked, settings
 from ..solvers import Denoised, SampleStep, Solver
 from ..unet import UNet
 
@@ -44,16 +50,19 @@ class Scheduled(Solver):
 
     scheduler: SchedulerMixin = field(default_factory=DDPMScheduler)
     options: dict = field(default_factory=dict)  # of its `step`: generator, eta, …
+    after: Callable | None = None  # (k, timestep, x, x0) to x, after step k
 
     def timesteps(self, diffusion: Diffusion) -> np.ndarray:  # rising
         "What it visits. Raises `ValueError` if it was made for another process."
-        known = torch.as_tensor(diffusion.alphas_cumprod)
-        found = self.scheduler.alphas_cumprod.to(known)
-        if found.shape != known.shape or not torch.allclose(found, known, atol=1e-4):
+        known = diffusion.alphas_cumprod
+        found = process_of(self.scheduler, learned=False).alphas_cumprod
+        if found.shape != known.shape or not np.allclose(found, known, atol=1e-4):
             raise ValueError(
                 f"{type(self.scheduler).__name__} has another noise schedule than "
                 f"{diffusion}: give it the β_t that the denoiser was trained with"
             )
+        if self.steps > len(known):
+            raise ValueError(f"steps is {self.steps}, but there are {len(known)}")
         self.scheduler.set_timesteps(self.steps)
         return np.unique(np.asarray(self.scheduler.timesteps).round().astype(int))
 
@@ -61,14 +70,16 @@ class Scheduled(Solver):
         "See `Solver.run`."
         self.scheduler.set_timesteps(self.steps, device=x.device)
         x = x * self.scheduler.init_noise_sigma
-        for step in self.scheduler.timesteps:
+        for k, step in enumerate(self.scheduler.timesteps):
             x_t, t = self.scheduler.scale_model_input(x, step), round(float(step))
             d = denoise(x_t, t)
             output = model_output(self.scheduler, process, d, x_t, t)
             x = self.scheduler.step(output, step, x, **self.options).prev_sample
+            x = self.after(k, step, x, d.p.x0) if self.after else x
             yield SampleStep(t, x, d.p.x0)
 
 # %% ../../nbs/interop/02_pipeline.ipynb #d2bdaa48
+@checked
 def model_output(
     scheduler: SchedulerMixin,
     process: Diffusion,  # over the visited timesteps
@@ -94,11 +105,18 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
     "A classifier as a component; a `Classifier` is saved and loaded with the pipeline."
 
     @register_to_config
-    def __init__(self, settings: dict | None = None):  # of a `ClassifierConfig`
+    def __init__(
+        self,
+        settings: dict | None = None,  # of a `ClassifierConfig`
+        id2label: dict | None = None,  # names of classes
+    ):
         super().__init__()
         self.network = Classifier(ClassifierConfig(**settings)) if settings else None
+        if id2label:
+            self.network.class_names = names_by_label(id2label, self.classes)
 
     @classmethod
+    @checked
     def holding(cls, classifier: nn.Module) -> "GuidanceClassifier":
         "The same network as a component."
         ours = isinstance(classifier, Classifier)
@@ -128,18 +146,19 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
                 f"a {type(self.network).__name__} is not saved with a pipeline: save "
                 "it without, and give the classifier to from_pretrained again"
             )
+        self.register_to_config(id2label=_id2label(self.network))
         super().save_pretrained(*where, **options)
 
 # %% ../../nbs/interop/02_pipeline.ipynb #4e9dbc76
 def finishing(
-    output_type: str,  # "pil", "np" or "pt"
+    output_type: Literal["pil", "np", "pt", "latent"],
 ) -> Callable[[Tensor], object]:  # of (N, C, H, W) in [-1, 1]; numbers in [0, 1]
-    "The last step for this type of images. Raises `ValueError` for an unknown one."
+    'The last step for this type of images; "latent" ones are left as they are.'
+    if output_type == "latent":
+        return lambda x: x
     array = lambda x: x.cpu().permute(0, 2, 3, 1).numpy()
     picture = lambda x: DiffusionPipeline.numpy_to_pil(array(x))
     kinds = {"pt": lambda x: x, "np": array, "pil": picture}
-    if output_type not in kinds:
-        raise ValueError(f"output_type is {output_type!r}: choose from {list(kinds)}")
     return lambda x: kinds[output_type]((x / 2 + 0.5).clamp(0, 1))
 
 
@@ -161,8 +180,10 @@ def step_options(scheduler: SchedulerMixin, options: dict, generator) -> dict:
 
 def as_component(name: str, network):
     "A network of this package as a model of diffusers; one of theirs as it is."
-    if isinstance(network, str):
+    if network is not None and not callable(network):
         raise ValueError(f"{name} is {network!r}: load it first, and pass the network")
+    if name != "unet" and isinstance(network, UNet | UNet2DModel | DiffusersDenoiser):
+        raise TypeError(f"{name} is a {type(network).__name__}, which is a denoiser")
     if isinstance(network, DiffusersDenoiser):
         return network.unet
     if isinstance(network, UNet):
@@ -170,6 +191,61 @@ def as_component(name: str, network):
     if isinstance(network, nn.Module) and not isinstance(network, ModelMixin):
         return GuidanceClassifier.holding(network)
     return network
+
+# %% ../../nbs/interop/02_pipeline.ipynb #8c2e5d31
+def _after(pipe: DiffusionPipeline, callback: Callable | None, names: Sequence[str]):
+    "What `Scheduled` does after each step: call back, and take the latents returned."
+    if isinstance(callback, PipelineCallback | MultiPipelineCallbacks):
+        names = callback.tensor_inputs
+    if unknown := set(names) - set(pipe._callback_tensor_inputs):
+        raise ValueError(
+            f"callback_on_step_end_tensor_inputs has {sorted(unknown)}: there are "
+            f"{pipe._callback_tensor_inputs}"
+        )
+
+    def after(k: int, t: Tensor, x: Tensor, x0: Tensor) -> Tensor:
+        known = {"latents": x, "pred_original_sample": x0}
+        found = callback(pipe, k, t, {name: known[name] for name in names})
+        found = {} if found is None else found
+        new = found.get("latents", x) if isinstance(found, dict) else None
+        if getattr(new, "shape", None) != x.shape:
+            raise ValueError(
+                f"callback_on_step_end returns {found!r:.60}: return the dictionary "
+                "that it is given, with latents of the same shape, or nothing"
+            )
+        return new
+
+    return after if callback else None
+
+# %% ../../nbs/interop/02_pipeline.ipynb #d90b3a46
+_Names = StrictStr | Sequence[StrictStr]
+_Labels = _Names | StrictInt | Sequence[StrictInt] | np.ndarray | Tensor  # (N,)
+
+
+def _numbered(labels: _Labels, names: list[str] | None, device) -> Tensor | list[str]:
+    "Labels as numbers; names as they are if these are not known."
+    many = [labels] if isinstance(labels, int | str) else labels
+    if isinstance(many, Tensor) or not all(isinstance(k, str) for k in many):
+        return torch.atleast_1d(torch.as_tensor(many, device=device))
+    return labels_named(many, names).to(device) if names else many
+
+
+def _starting_noise(latents, denoiser: DiffusersDenoiser, labels, generator, device):
+    "Latents on this device, drawn if there are none. Raises if they do not fit."
+    if isinstance(generator, list) and len(generator) != len(labels):
+        n = len(labels)
+        raise ValueError(f"generator has {len(generator)} for {n} labels: pass {n}")
+    if latents is None and denoiser.shape is None:
+        raise ValueError("the unet does not tell its images' shape: pass latents")
+    if latents is None:
+        return randn_tensor((len(labels), *denoiser.shape), generator, device)
+    return latents.to(device)
+
+
+def _id2label(network) -> dict[str, str] | None:
+    "Names of classes as `config.json` has them, if a network knows any."
+    names = getattr(network, "class_names", None) or ()
+    return {str(k): name for k, name in enumerate(names)} or None
 
 # %% ../../nbs/interop/02_pipeline.ipynb #24b86f92
 class PipelineParts(DiffusionPipeline):
@@ -183,65 +259,91 @@ class PipelineParts(DiffusionPipeline):
         unet: UNet2DModel,
         scheduler: SchedulerMixin,
         classifier: GuidanceClassifier | None = None,  # none to guide by terms only
+        id2label: dict | None = None,  # names of classes, if not the unet's
     ):
         super().__init__()
         parts = {"unet": unet, "classifier": classifier}
         parts = {name: as_component(name, part) for name, part in parts.items()}
         self.register_modules(scheduler=scheduler, **parts)
+        self.register_to_config(id2label=id2label or _id2label(unet))
 
     @classmethod
-    def from_pretrained(cls, *folder, **options) -> "PipelineParts":
+    def from_pretrained(cls, folder: str | Path, **options) -> "PipelineParts":
         "As of diffusers; `unet` and `classifier` may be networks of this package."
         parts = options.keys() & {"unet", "classifier"}
         parts = {name: as_component(name, options[name]) for name in parts}
-        return super().from_pretrained(*folder, **options | parts)
+        if names := _id2label(options.get("unet")):
+            options = {"id2label": names} | options
+        return super().from_pretrained(str(folder), **options | parts)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        "In the order of the labels, as the denoiser or else the classifier says."
+        if names := self.config.id2label:
+            return names_by_label(names)
+        return getattr(self.classifier, "class_names", None)
+
+    @property
+    def num_timesteps(self) -> int:
+        "How many the scheduler visits, for callbacks."
+        return len(self.scheduler.timesteps)
+
+    @property
+    def interrupt(self) -> bool:
+        "Whether a callback has set `_interrupt`, so that this step is the last."
+        return self._interrupt
 
 # %% ../../nbs/interop/02_pipeline.ipynb #09278a51
 class RobustGuidancePipeline(PipelineParts):
     "Classifier guidance as a pipeline of diffusers; networks of ours are converted."
 
+    _callback_tensor_inputs = ["latents", "pred_original_sample"]
+
     @torch.no_grad()
+    @checked
     def __call__(
         self,
-        class_labels: int | list[int] | list[str] | Tensor,  # (N,) the classes to draw
+        class_labels: _Labels,  # of the images to draw, or names of their classes
         guidance_scale: float = 1.0,  # s, of the classifier's gradient; 0 for none
-        num_inference_steps: int = 50,
+        num_inference_steps: Count = 50,
         guidance: Guidance | Term | None = None,  # added to the classifier's
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,  # (N, C, H, W) standard normal noise x_T
-        output_type: str = "pil",  # or "np", "pt" in [0, 1]
+        output_type: Literal["pil", "np", "pt", "latent"] = "pil",  # see `finishing`
         return_dict: bool = True,
-        callback: Callable[[SampleStep], None] | None = None,  # after every step
+        callback_on_step_end: Callable | None = None,  # (pipe, k, timestep, tensors)
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **options,  # `eta` and the like for `scheduler.step`, `clip`, `threshold`
     ) -> ImagePipelineOutput | tuple:
         "One image for each label. Raises what `sample_steps` raises."
-        finish = finishing(output_type)
         denoiser = DiffusersDenoiser(self.unet, self.scheduler)
-        labels, device = class_labels, self._execution_device
-        if not isinstance(labels, list) or not all(isinstance(k, str) for k in labels):
-            labels = torch.as_tensor(labels, device=device).view(-1)
-        if latents is None:
-            latents = randn_tensor((len(labels), *denoiser.shape), generator, device)
-        step = step_options(self.scheduler, options, generator)
-        solver = Scheduled(num_inference_steps, scheduler=self.scheduler, options=step)
-        options |= dict(sampler=solver, init_noise=latents, guidance=guidance)
+        device, self._interrupt = self._execution_device, False
+        labels = _numbered(class_labels, self.class_names, device)
+        noise = _starting_noise(latents, denoiser, labels, generator, device)
+        made = dict(options=step_options(self.scheduler, options, generator))
+        names = callback_on_step_end_tensor_inputs
+        made |= dict(after=_after(self, callback_on_step_end, names))
+        solver = Scheduled(num_inference_steps, scheduler=self.scheduler, **made)
+        options |= dict(init_noise=noise, guidance=guidance)
         run = (denoiser, denoiser.diffusion, labels, self.classifier, guidance_scale)
         with self.progress_bar(total=num_inference_steps) as bar:
-            for state in sample_steps(*run, **options):
+            for state in sample_steps(*run, sampler=solver, **options):
+                bar.total = self.num_timesteps
                 bar.update()
-                if callback:
-                    callback(state)
+                if self.interrupt:
+                    break
         self.maybe_free_model_hooks()
-        images = finish(state.x)
+        images = finishing(output_type)(state.x)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
 # %% ../../nbs/interop/02_pipeline.ipynb #c37e9b17
+@checked
 def guided_output(
     scheduler: SchedulerMixin,  # says what the output is
-    output: Tensor,  # (N, C, H, W) of the denoiser, or (N, 2C, H, W) with v
-    x_t: Tensor,  # (N, C, H, W)
+    output: Floats,  # (N, C, H, W) of the denoiser, or (N, 2C, H, W) with v
+    x_t: Floats,  # (N, C, H, W)
     t: Tensor,  # (N,) int64
-    gradient: Tensor,  # (N, C, H, W), with its scale, of log p(y | x_t, t)
+    gradient: Floats,  # (N, C, H, W), with its scale, of log p(y | x_t, t)
 ) -> Tensor:  # like the output
     "The output of a denoiser whose score has the gradient added to it."
     process, kind = process_of(scheduler, False), scheduler.config.prediction_type
@@ -258,6 +360,7 @@ class ClassifierGuider(BaseGuidance):
     ignore_for_config = ["classifier", "scheduler", "labels"]
 
     @register_to_config
+    @checked
     def __init__(
         self,
         *,
@@ -265,8 +368,8 @@ class ClassifierGuider(BaseGuidance):
         scheduler: SchedulerMixin,  # of the pipeline
         labels: Tensor,  # (N,) int64, the classes to draw
         guidance_scale: float = 1.0,  # s
-        start: float = 0.0,  # share of the steps after which it guides
-        stop: float = 1.0,  # share of the steps after which it does not any more
+        start: NonNegative = 0.0,  # share of the steps after which it guides
+        stop: NonNegative = 1.0,  # share of the steps after which it does not any more
         enabled: bool = True,
     ):
         super().__init__(start, stop, enabled)
@@ -277,15 +380,15 @@ class ClassifierGuider(BaseGuidance):
         return [self._prepare_batch(data, 0, "pred_cond")]
 
     def prepare_inputs_from_block_state(self, data, input_fields: dict) -> list:
-        return [
-            self._prepare_batch_from_block_state(input_fields, data, 0, "pred_cond")
-        ]
+        given = input_fields, data, 0, "pred_cond"
+        return [self._prepare_batch_from_block_state(*given)]
 
     def prepare_models(self, denoiser: nn.Module):
         def watch(_, given, named):
             call = inspect.signature(denoiser.forward).bind(*given, **named).arguments
             x_t, t, *_ = call.values()
-            self.seen = x_t, torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+            t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+            self.seen = x_t, t.long()
 
         self.hook = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
 
@@ -293,10 +396,9 @@ class ClassifierGuider(BaseGuidance):
         self.hook.remove()
 
     def forward(self, pred_cond: Tensor) -> GuiderOutput:
-        share, (x_t, t) = self._step / self._num_inference_steps, self.seen
-        guided, t = pred_cond, t.long()
+        share, s = self._step / self._num_inference_steps, self.config.guidance_scale
+        (x_t, t), guided = self.seen, pred_cond
         if self._enabled and self._start <= share < self._stop:
             gradient = log_prob_gradient(self.classifier, x_t, t, self.labels)
-            gradient = self.config.guidance_scale * gradient
-            guided = guided_output(self.scheduler, pred_cond, x_t, t, gradient)
+            guided = guided_output(self.scheduler, pred_cond, x_t, t, s * gradient)
         return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=None)

@@ -80,9 +80,10 @@ def _found(name: str | Path, file: str, where: dict) -> Path:
 @checked
 def names_by_label(
     id2label: dict[int, str],  # as `config.json` has them
-    classes: Count,
+    classes: Count | None = None,  # by default as many as there are names
 ) -> list[str]:
     "Names in the order of the labels. Raises `ValueError` unless each label has one."
+    classes = classes or len(id2label)
     if id2label.keys() != set(range(classes)):
         raise ValueError(
             f"id2label has {len(id2label)} names: it must have one for each of the "
@@ -101,8 +102,7 @@ class OnHub:
         records: str = UNRECORDED,  # Markdown, for the model card
     ):
         "Write weights, settings with the names of classes, and a model card."
-        from rcg.running.checkpoints import tensors_checksum
-        from rcg.training import save_tensors
+        from rcg.running.tensors import save_tensors
 
         folder, kind, about, said = Path(folder), type(self).__name__, {}, UNNAMED
         if given := getattr(self, "class_names", None):
@@ -111,7 +111,7 @@ class OnHub:
             said = f"Its classes, from 0 on: {', '.join(names)}."
         save_json(folder / CONFIG, asdict(self.config) | about)
         tensors = self.state_dict()
-        save_tensors(folder / WEIGHTS, tensors, checksum=tensors_checksum(tensors))
+        save_tensors(folder / WEIGHTS, tensors)
         made = dict(kind=kind, module=kind.lower(), classes=said, records=records)
         with atomic_write(folder / "README.md") as draft:
             draft.write_text(CARD.format(**made), encoding="utf-8")

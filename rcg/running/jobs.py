@@ -89,7 +89,9 @@ from rcg.training import (
     DenoiserLoss,
     TrainingConfig,
     TrainingState,
+    files_listed,
     fit,
+    identity,
     load_tensors,
     save_state,
     train,
@@ -238,31 +240,16 @@ def training_plan(job: TrainingJob) -> TrainingPlan:
     return plan
 
 # %% ../../nbs/running/07_jobs.ipynb #0e0baf66
-def _listing(files, root: Path) -> Iterator[bytes]:
-    "Names and sizes of files."
-    for file in files:
-        name = file.relative_to(root).as_posix()
-        yield os.fsencode(f"{name} {file.stat().st_size}\n")
-
-
 def contents(
     images: Dataset | Path,  # or a folder or file of images
 ) -> str:  # 16 hexadecimal digits
-    "A fingerprint of images: of a file, of pixels in memory, or of a folder's files."
-    if isinstance(images, Path) and images.is_file():
+    "A fingerprint of images: of a file, or as `identity` makes it."
+    if not isinstance(images, Path):
+        return identity(images)
+    if images.is_file():
         return sha256(images)[:16]
-    if isinstance(images, Path):
-        parts = _listing(Pictures(images).files, images)
-    elif hasattr(images, "images"):
-        parts = (x.contiguous().numpy() for x in (images.images, images.labels))
-    elif hasattr(images, "samples"):
-        parts = _listing((path for path, _ in images.samples), Path(images.root))
-    else:
-        parts = (f"{type(images).__name__} of {len(images)}".encode(),)
-    digest = new_sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:16]
+    listed = files_listed(Pictures(images).files, images)
+    return new_sha256(b"".join(listed)).hexdigest()[:16]
 
 # %% ../../nbs/running/07_jobs.ipynb #09b5ac84
 def training_run(plan: TrainingPlan, data: Dataset) -> Run:
