@@ -27,7 +27,7 @@ NAMES = sorted(
 SITE = "https://rcg-diffusion.github.io/rcg/"
 
 FLOORS = """
-    running.settings running.files running.hub data diffusion solvers unet classifier
+    running.settings running.files running.tensors running.hub data diffusion solvers unet classifier
     attack training gradient_training guidance metrics further_metrics gradients
     figures running.images running.presets running.runs running.downloads
     running.checkpoints evaluator running.classifiers running.report interop.networks

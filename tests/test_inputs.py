@@ -71,7 +71,7 @@ LEFT_OUT = {
     "descriptions of types": """
         attack.Threat running.settings.Count running.settings.Natural
         running.settings.Positive running.settings.NonNegative
-        running.settings.Share""",
+        running.settings.Share running.settings.Seed""",
     "layers, whose sizes come from a checked configuration": """
         classifier.AttentionPool unet.ResBlock unet.Downsample unet.Upsample
         unet.AttentionBlock unet.Stage unet.Parts unet.Encoder unet.zeroed unet.norm
@@ -114,6 +114,9 @@ LEFT_OUT = {
         running.images.moments running.images.stored_gaussian""",
     "a loss, for `train`, which has checked": "further_metrics.plain_loss",
     "runs what `train` gives": "training.fit",
+    "takes anything (tests/test_parameters.py)": """
+        running.settings.shown running.tensors.is_dense""",
+    "a part of `identity`, which has checked": "training.files_listed",
     "need a download (tests/test_paths.py, tests/test_download.py)": """
         metrics.Inception metrics.DINOv2 running.downloads.fetch data.cifar10""",
     "takes what pydantic has found": "running.settings.in_words",
@@ -474,7 +477,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
             seed=0,
             batch_size=3,
         ),
-        "running.checkpoints.tensors_checksum": lambda: dict(tensors={"a": x}),
+        "running.tensors.tensors_checksum": lambda: dict(tensors={"a": x}),
         "running.checkpoints.unwrapped": lambda: dict(found={"a": x}, source="a.pt"),
         "running.checkpoints.read_weights": lambda: dict(path=w.root / "a.safetensors"),
         "running.checkpoints.shipped": lambda: dict(name="mnist", ending="json"),
@@ -778,6 +781,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "training.TrainingConfig": lambda: dict(
             steps=10, lr=1e-3, batch_size=4, seed=0, ema_decay=0.9
         ),
+        "training.identity": lambda: dict(data=w.digits),
         "training.train": lambda: dict(
             model=_new_classifier(),
             loss=training.ClassifierLoss(D),
@@ -795,11 +799,11 @@ def good() -> dict[str, typing.Callable[[], dict]]:
             config=w.config,
             attack=attack,
         ),
-        "training.save_tensors": lambda: dict(
+        "running.tensors.save_tensors": lambda: dict(
             path=out("a.safetensors"), tensors={"a": x}, note=1
         ),
-        "training.load_tensors": lambda: dict(path=w.root / "a.safetensors"),
-        "training.load_weights": lambda: dict(
+        "running.tensors.load_tensors": lambda: dict(path=w.root / "a.safetensors"),
+        "running.tensors.load_weights": lambda: dict(
             model=_new_classifier(), tensors=c.state_dict(), source="a"
         ),
         "training.save_state": lambda: dict(state=w.state(), folder=out()),
@@ -974,13 +978,11 @@ ANYTHING = {
     ("data.to_uint8", "images"): "any shape",
     ("data.LabeledImages", "images"): "bytes, too",
     ("data.LabeledImages", "classes"): "numbers are names",
-    ("metrics.Gaussian", "mean"): "made by `gaussian`",
-    ("metrics.Gaussian", "covariance"): "made by `gaussian`",
     ("metrics.features", "images"): "bytes, too",
     ("metrics.bootstrap", "labels"): "any integers name classes",
     ("metrics.proportion", "hits"): "as many as there are",
     ("metrics.centred_interval", "resampled"): "as many as there are",
-    ("training.save_tensors", "note"): "results may be anything that JSON holds",
+    ("running.tensors.save_tensors", "note"): "results may be anything that JSON holds",
     ("training.ClassifierLoss", "attack"): "settings may be given as dictionaries",
     ("running.images.save_images", "classes"): "numbers are names",
     ("running.images.save_reference", "images"): "bytes of any value",

@@ -1,5 +1,6 @@
 """What the training loop promises: equal numbers, nothing lost, errors in words."""
 
+import json
 import math
 import signal
 from dataclasses import replace
@@ -8,11 +9,13 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
 
 from rcg.attack import L2, Attack
 from rcg.classifier import Classifier, ClassifierConfig
-from rcg.data import digits
+from rcg.data import LabeledImages, digits
 from rcg.diffusion import Diffusion, DiffusionConfig
 from rcg.training import (
     CHECKPOINT,
@@ -22,7 +25,9 @@ from rcg.training import (
     TrainingConfig,
     evaluating,
     fit,
+    identity,
     load_tensors,
+    save_tensors,
     train,
     train_classifier,
     train_denoiser,
@@ -211,6 +216,8 @@ def test_what_has_no_effect_may_change(tmp_path):
         ("workers", -1),
         ("weight_decay", math.inf),
         ("microbatch", 0),
+        ("seed", 2**63),
+        ("workers", 10**6),
     ],
 )
 def test_settings_out_of_range_are_named(name, value):
@@ -241,6 +248,190 @@ def test_a_damaged_file_says_so(tmp_path):
         load_tensors(tmp_path / CHECKPOINT)
     with pytest.raises(OSError, match="is a folder: name a file"):
         load_tensors(tmp_path)
+    for at in (0.3, 0.6, 0.95):
+        place = int(len(whole) * at)
+        flipped = whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :]
+        (tmp_path / CHECKPOINT).write_bytes(flipped)
+        with pytest.raises(OSError, match=f"{CHECKPOINT} is damaged, .*: delete it to"):
+            next(begin(tmp_path))
+
+
+FIRST = "time_embed.0.weight"
+DAMAGES = {  # what another hand has made of a checkpoint
+    "no history": lambda t, m: t.pop("history"),
+    "few rows": lambda t, m: t.update(history=t["history"][:1].clone()),
+    "one axis": lambda t, m: t.update(history=t["history"][0].clone()),
+    "nan": lambda t, m: t.update(history=t["history"] * math.nan),
+    "no step": lambda t, m: t.pop(f"optimizer.step.{FIRST}"),
+    "no moment": lambda t, m: t.pop(f"optimizer.exp_avg.{FIRST}"),
+    "shape": lambda t, m: t.update({f"optimizer.exp_avg.{FIRST}": torch.zeros(3)}),
+    "no moments": lambda t, m: [t.pop(k) for k in [*t] if k.startswith("optimizer")],
+    "another step": lambda t, m: m.update(step=1),
+    "a flag": lambda t, m: m.update(step=True),
+    "columns": lambda t, m: m.update(columns=["a"] * len(m["columns"])),
+    "no columns": lambda t, m: m.update(columns=[]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, damage):
+    list(begin(tmp_path, replace(CONFIG, steps=2)))
+    tensors, about = load_tensors(tmp_path / CHECKPOINT)
+    damage(tensors, about)
+    save_tensors(tmp_path / CHECKPOINT, tensors, **about)
+    with pytest.raises(OSError, match=f"{CHECKPOINT} is .* delete it"):
+        next(begin(tmp_path))
+
+
+def test_a_checkpoint_of_before_is_gone_on_from(tmp_path):
+    "Without a checksum and a fingerprint of the data."
+    list(begin(tmp_path, replace(CONFIG, steps=2)))
+    tensors, about = load_tensors(tmp_path / CHECKPOINT)
+    del about["checksum"], about["settings"]["contents"]
+    said = {k: json.dumps(v) for k, v in about.items()}
+    save_file(tensors, tmp_path / CHECKPOINT, said)
+    assert next(begin(tmp_path)).start == 2
+
+
+def negative():
+    return LabeledImages(-digits().images, digits().labels, digits().classes)
+
+
+@pytest.mark.parametrize("change", [lambda data: data, lambda data: [*data]])
+def test_other_images_of_the_same_number_are_another_run(tmp_path, change):
+    first = lambda data: train_denoiser(
+        fresh_unet(), Diffusion(), change(data), CONFIG, tmp_path
+    )
+    list(islice(first(digits()), 2))
+    assert next(first(digits())).start == 2
+    with pytest.raises(
+        ValueError, match="contents was .* restore them, or use another"
+    ):
+        next(first(negative()))
+
+
+class Restless(list):
+    "A data set of somebody else, whose images change whenever they are read."
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image + 0.01 * torch.randn_like(image), label
+
+
+def test_images_that_change_are_known_by_their_labels():
+    data = Restless(digits())
+    assert identity(data) == identity(data) != identity(Restless([*negative()][3:]))
+    assert identity(data) != identity(digits())
+
+
+IMAGE = torch.zeros(1, 8, 8) - 0.5
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda k: (Image.new("L", (8, 8)), 1),
+        lambda k: (np.full((1, 8, 8), "a"), 1),
+        lambda k: "a text",
+        lambda k: None,
+        lambda k: IMAGE,
+        lambda k: (IMAGE, 1, 2),
+        lambda k: (IMAGE, None),
+        lambda k: (IMAGE, 1.5),
+        lambda k: (torch.zeros(1, 8 + k, 8), 1),
+        lambda k: (IMAGE.byte(), 1),
+        lambda k: (IMAGE.to_sparse(), 1),
+        lambda k: (IMAGE.to("meta"), 1),
+        lambda k: (IMAGE[:, :0], 1),
+        lambda k: {"image": IMAGE, "label": 1},
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_are_no_images_with_labels_is_refused(item, workers, tmp_path):
+    data, config = [item(k) for k in range(9)], replace(CONFIG, workers=workers)
+    for folder in (None, tmp_path):
+        run = train_classifier(
+            fresh_classifier(), Diffusion(), data, config, folder=folder
+        )
+        with pytest.raises(TypeError, match="each item of the data must be an image"):
+            next(run)
+
+
+def test_arrays_of_numpy_are_images():
+    data = [(np.full((1, 8, 8), -0.5, np.float32), k % 10) for k in range(9)]
+    assert next(train_denoiser(fresh_unet(), Diffusion(), data, CONFIG)).step == 1
+
+
+class Tied(nn.Module):
+    "A classifier that uses one weight twice."
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.two.weight, self.out = self.one.weight, nn.Linear(64, 10)
+
+    def forward(self, x, t):
+        return self.out(self.two(self.one(x.flatten(1))))
+
+
+def test_tied_weights_are_stored_and_stay_tied(tmp_path):
+    begin = lambda steps: train_classifier(
+        Tied(), Diffusion(), digits(), replace(CONFIG, steps=steps), folder=tmp_path
+    )
+    list(begin(2))
+    *_, state = begin(4)
+    assert state.start == 2 and state.model.one.weight is state.model.two.weight
+    stored = load_tensors(tmp_path / "model.safetensors")[0]
+    assert stored["one.weight"].equal(stored["two.weight"])
+
+
+def frozen_classifier():
+    return fresh_classifier().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (frozen_classifier, "must have parameters that require a gradient"),
+        (nn.Flatten, "must have parameters that require a gradient"),
+        (lambda: fresh_classifier().half(), r"trained in float32, .*float16"),
+        (lambda: fresh_classifier().bfloat16(), r"trained in float32, .*bfloat16"),
+        (lambda: fresh_classifier().to("meta"), "lazy or on the meta device"),
+        (lambda: nn.LazyLinear(10), "lazy or on the meta device"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(make, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        next(train(make(), ClassifierLoss(Diffusion()), digits(), 1000, CONFIG))
+
+
+def of_logits(make):
+    return lambda model, x, y, t, noise: make(model(x, t)[:, 0])
+
+
+@pytest.mark.parametrize(
+    "loss, kind, message",
+    [
+        (of_logits(lambda v: v.sum()), TypeError, "the loss gives .*a value per image"),
+        (of_logits(lambda v: None), TypeError, "the loss gives None"),
+        (of_logits(lambda v: {"loss": v.sum()}), TypeError, r"\(8,\)"),
+        (of_logits(lambda v: {"loss": v[:, None]}), TypeError, r"\(8,\)"),
+        (of_logits(lambda v: {"loss": v[:2]}), TypeError, r"\(8,\)"),
+        (of_logits(lambda v: {"loss": 1.0}), TypeError, "a value per image"),
+        (of_logits(lambda v: {"other": v}), TypeError, "one of them called 'loss'"),
+        (of_logits(lambda v: {"loss": v, "a": 1.0}), TypeError, "a value per image"),
+        (of_logits(lambda v: {"loss": v, "step": v}), ValueError, "gives 'step'"),
+        (of_logits(lambda v: {"loss": v.detach()}), ValueError, "does not depend on"),
+    ],
+)
+def test_losses_that_are_none_are_refused(loss, kind, message):
+    with pytest.raises(kind, match=message):
+        next(train(fresh_classifier(), loss, digits(), 1000, CONFIG))
+
+
+def test_a_run_without_steps_has_no_result():
+    with pytest.raises(ValueError, match="run has no steps"):
+        fit(iter(()))
 
 
 # --- losses

@@ -13,6 +13,7 @@ import io
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from hashlib import sha256
@@ -39,8 +40,16 @@ from rcg.data import (
     mnist,
     to_uint8,
 )
-from ..metrics import Gaussian, ImageSet, Reference, features, gaussian
-from .files import load_arrays, run_path, save_arrays
+from rcg.metrics import (
+    Bytes,
+    Gaussian,
+    ImageSet,
+    Reference,
+    Samples,
+    features,
+    gaussian,
+)
+from .files import load_arrays, regular_file, run_path, save_arrays
 from .settings import Count, Natural, checked
 
 # %% ../../nbs/running/02_images.ipynb #f06e1d81
@@ -64,22 +73,28 @@ MAX_ELONGATION = 50  # long side over short side
 
 def _check_size(width: int, height: int):
     "Raise `ValueError` for an image that is too large to open or too long to crop."
+    if not width * height:
+        raise ValueError(f"the image of {width}×{height} pixels is empty")
     if width * height > MAX_PIXELS:
         million = f"{width * height / 1e6:.0f} million"
-        raise ValueError(f"{million} pixels, more than {MAX_PIXELS / 1e6:.0f} million")
+        raise ValueError(
+            f"the image has {million} pixels, more than {MAX_PIXELS / 1e6:.0f} million"
+        )
     if max(width, height) > MAX_ELONGATION * min(width, height):
-        raise ValueError(f"{width}×{height} pixels is too long for a square crop")
+        raise ValueError(
+            f"the image of {width}×{height} pixels is too long for a square crop"
+        )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     "Any of Pillow's modes as RGB; `ValueError` for pixels without a fixed range."
+    if image.mode == "F" or image.mode == "I" and image.format == "TIFF":
+        raise ValueError("its pixels are floating-point numbers or 32-bit integers")
     if image.mode.startswith("I"):  # 16 bits, perhaps in a 32-bit container
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("its integers exceed 16 bits")
         image = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
     if "A" in image.mode or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -108,6 +123,8 @@ def _decoded(
 ) -> Image.Image:  # RGB, upright
     "A picture. Raises `ValueError` that says why it is none."
     try:
+        if not isinstance(source, io.BytesIO):
+            regular_file(source)  # a pipe would never end
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             file = Image.open(source, formats=list(_FORMATS))
@@ -148,12 +165,18 @@ def scaled(
     image: Image.Image,  # any size
     short_side: Side,  # pixels that the shorter side will have
 ) -> Image.Image:
-    "The image with another short side, box filter first, bicubic last (as ADM does)."
+    """The image with another short side, box filter first, bicubic last (as ADM does).
+
+    As RGB, unless it is grey. Raises `ValueError` for one that is empty or too large.
+    """
+    _check_size(*image.size)
+    image = image if image.mode == "L" else _as_rgb(image)
     while min(image.size) >= 2 * short_side:
         half = (image.width // 2, image.height // 2)
         image = image.resize(half, Image.Resampling.BOX)
     factor = short_side / min(image.size)
     size = (round(image.width * factor), round(image.height * factor))
+    _check_size(*size)
     return image.resize(size, Image.Resampling.BICUBIC)
 
 # %% ../../nbs/running/02_images.ipynb #310d1ac3
@@ -169,7 +192,7 @@ def center_crop(
 
 # %% ../../nbs/running/02_images.ipynb #0da29058
 _SMALLEST = 0.8  # least share of the short side that a random crop covers
-Covered = Annotated[float, Field(gt=0, le=1)]  # a share that is not zero
+Covered = Annotated[float, Field(ge=0.01, le=1)]  # a share
 
 
 @checked
@@ -213,7 +236,8 @@ def _walk(folder: str | Path, above: frozenset, prefix: str = "") -> Iterator[st
         for entry in entries:
             if _of_the_system(entry.name):
                 continue
-            if entry.is_dir():
+            link = entry.is_symlink()  # perhaps to itself, which is no folder
+            if os.path.isdir(entry.path) if link else entry.is_dir():
                 inner = os.path.join(prefix, entry.name)
                 yield from _walk(entry.path, above | {here}, inner)
             else:
@@ -231,6 +255,11 @@ def files_below(
     return sorted(_walk(folder, above))
 
 # %% ../../nbs/running/02_images.ipynb #da10a65d
+def _some(names: list[str]) -> str:
+    "The first few of many names, for a message."
+    return printable(", ".join(names[:5])) + ", …" * (len(names) > 5)
+
+
 @checked
 def class_folders(
     root: str | Path,  # folder with one subfolder per class
@@ -242,8 +271,13 @@ def class_folders(
             f"there is no folder {root.absolute()}: "
             "pass one that holds a subfolder per class"
         )
-    names = [p.name for p in root.iterdir() if p.is_dir()]
-    names = sorted(name for name in names if not _of_the_system(name))
+    found = sorted(p for p in root.iterdir() if not _of_the_system(p.name))
+    if lost := [p.name for p in found if p.is_symlink() and not p.exists()]:
+        raise FileNotFoundError(
+            f"{root.absolute()} has links that lead nowhere ({_some(lost)}): "
+            "repair or remove them"
+        )
+    names = [p.name for p in found if p.is_dir()]
     if not names:
         raise FileNotFoundError(
             f"{root.absolute()} must hold a subfolder per class, each with images"
@@ -285,19 +319,40 @@ class _Samples(Sequence):
             digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-
+# %% ../../nbs/running/02_images.ipynb #5a7e0fa1
 def _shown(sample: tuple[str, int]) -> str:
     "The path of an image as `skip` has it."
     return printable(sample[0]).replace(os.sep, "/")
 
 
-def _no_images(root: Path, empty: list[str]) -> ValueError:
-    "What is said of classes without images."
-    some = ", ".join(empty[:5]) + ", …" * (len(empty) > 5)
-    return ValueError(
-        f"{root} has classes without a single image ({some}): "
-        "add images, or remove the folders"
-    )
+def _beside(root: Path) -> list[str]:
+    "Images that lie beside the folders of classes."
+    names = sorted(p.name for p in root.iterdir() if not p.is_dir())
+    images = (name for name in names if name.lower().endswith(IMAGE_FILES))
+    return [printable(name) for name in images if not _of_the_system(name)]
+
+
+def _passed_over(root: Path, names: list[str]) -> list[str]:
+    "The names, after a warning that says how many there are, by their endings."
+    if names:
+        endings = Counter(Path(name).suffix.lower() or "no ending" for name in names)
+        found = [f"{count} of {end}" for end, count in endings.most_common()]
+        warnings.warn(
+            f"{printable(root)} has {len(names)} files that are passed over "
+            f"({_some(found)}): images end in {', '.join(IMAGE_FILES)}, and those of "
+            "a class lie in its folder",
+            stacklevel=5,
+        )
+    return names
+
+
+def _check_filled(root: Path, kept: Sequence, empty: Sequence[str]):
+    "Raise `ValueError` if there is no image, or a class without one."
+    if not kept or empty:
+        raise ValueError(
+            f"{root} has classes without a single image ({_some(empty) or 'all'}): "
+            "add images, or remove the folders"
+        )
 
 # %% ../../nbs/running/02_images.ipynb #1b8ea70c
 class ImageFiles(DatasetFolder):
@@ -333,13 +388,13 @@ class ImageFiles(DatasetFolder):
             for name in files_below(directory / folder)
         ]
         image = [s[0].lower().endswith(extensions) for s in listed]
-        self.ignored = [_shown(s) for s, known in zip(listed, image) if not known]
+        others = [_shown(s) for s, known in zip(listed, image) if not known]
+        self.ignored = _passed_over(directory, _beside(directory) + others)
         kept = [s for s, known in zip(listed, image) if known]
         kept = [s for s in kept if not self.skip or _shown(s) not in self.skip]
         full = {label for _, label in kept}
         self.empty = [name for name, label in class_to_idx.items() if label not in full]
-        if not kept or self.empty and not allow_empty:
-            raise _no_images(directory, self.empty)
+        _check_filled(directory, kept, () if allow_empty else self.empty)
         return _Samples(directory, *zip(*kept))
 
     def path(self, index: int) -> Path:
@@ -451,7 +506,10 @@ def image_arrays(
             f"but holds {found or 'nothing'}"
         )
     images = torch.from_numpy(images).permute(0, 3, 1, 2)
-    names = [str(name) for name in np.atleast_1d(arrays.get("classes", []))]
+    names = np.atleast_1d(arrays.get("classes", np.array([])))
+    if names.ndim != 1:
+        raise ValueError(f"{path} has `classes` {names.shape}: store one name for each")
+    names = [str(name) for name in names]
     if labels is None:
         return images, None, names
     _check_labels(labels, len(images), len(names) or 100_000, path)
@@ -534,6 +592,8 @@ class Pictures(Dataset):
         names = files_below(self.folder) if self.folder.is_dir() else []
         images = [name for name in names if name.lower().endswith(IMAGE_FILES)]
         self.files = [self.folder / name for name in images]
+        kept = set(images)
+        _passed_over(self.folder, [name for name in names if name not in kept])
         if not self.files:
             raise FileNotFoundError(
                 f"there are no images in {self.folder.absolute()}: "
@@ -585,13 +645,13 @@ def load_images(
 @checked
 def save_images(
     path: str | Path,  # .npz
-    samples: ImageSet,
+    samples: Samples,
     classes: Sequence[str] = (),  # the name of each label, if it has one
 ):
     "Write a file that `load_images`, `open_images` and ADM's evaluator read."
-    arrays = {"arr_0": samples.images.permute(0, 2, 3, 1).numpy()}
+    arrays = {"arr_0": samples.images.permute(0, 2, 3, 1).cpu().numpy()}
     if samples.labels is not None:
-        arrays["arr_1"] = samples.labels.numpy()
+        arrays["arr_1"] = samples.labels.cpu().numpy()
     if classes:
         arrays["classes"] = np.array(classes)
     image_arrays(arrays, path)  # what could not be read again is not stored
@@ -601,13 +661,6 @@ def save_images(
 def _name(extractor: Callable) -> str:
     own = getattr(extractor, "__qualname__", type(extractor).__name__)
     return getattr(extractor, "name", own)
-
-
-def _finite(values: Tensor, what: str) -> Tensor:
-    "The values. Raises `ValueError` if one of them is not finite."
-    if not values.isfinite().all():
-        raise ValueError(f"{what} holds values that are not finite: make it again")
-    return values
 
 
 def moments(batches, extract: Callable) -> tuple[Tensor, Tensor]:
@@ -628,7 +681,7 @@ def moments(batches, extract: Callable) -> tuple[Tensor, Tensor]:
 @checked
 def save_reference(
     path: str | Path,  # .npz
-    images: Tensor | Pictures,  # (N, 3, H, W) uint8
+    images: Bytes | Pictures,  # (N, 3, H, W) uint8
     extractor: Callable[[Tensor], Tensor],  # images in [-1, 1] to features (N, D)
     keep: Count = 10_000,  # at most so many of the images are stored, evenly spread
     batch_size: Count = 128,
@@ -638,6 +691,8 @@ def save_reference(
 
     Raises `ValueError` for features that are not finite.
     """
+    if isinstance(images, Tensor):
+        images = images.expand(-1, 3, -1, -1)
     spread = np.linspace(0, len(images) - 1, min(keep, len(images)))
     chosen, some, seen = set(spread.round().astype(int).tolist()), [], 0
 
@@ -653,7 +708,7 @@ def save_reference(
         path,
         mu=mu.numpy(),
         sigma=sigma.numpy(),
-        arr_0=torch.stack(some).permute(0, 2, 3, 1).numpy(),
+        arr_0=torch.stack(some).permute(0, 2, 3, 1).cpu().numpy(),
         extractor=np.array(_name(extractor)),
     )
 
@@ -661,7 +716,7 @@ def save_reference(
 def stored_gaussian(
     arrays: dict[str, np.ndarray], path: str | Path, size: int
 ) -> Gaussian:
-    "`mu` and `sigma` of a file. Raises `ValueError` unless of that many features."
+    "`mu` and `sigma` of a file. Raises `ValueError` unless they are of that size."
     mu, sigma = (arrays.get(k, np.array(None)) for k in ("mu", "sigma"))
     shapes = (mu.shape, sigma.shape)
     if mu.dtype.kind != "f" or sigma.dtype.kind != "f" or shapes[0] * 2 != shapes[1]:
@@ -674,15 +729,17 @@ def stored_gaussian(
             f"{path} is of {len(mu)} features, but the extractor has {size}: "
             "use the one it was made with"
         )
-    mu, sigma = (_finite(torch.from_numpy(v).double(), path) for v in (mu, sigma))
-    if not sigma.allclose(sigma.T, atol=1e-6 * float(sigma.abs().max())):
-        raise ValueError(f"`sigma` of {path} is no covariance: it is not symmetric")
-    return Gaussian(mu, sigma)
+    try:
+        found = Gaussian(*(torch.tensor(v.astype(float)) for v in (mu, sigma)))
+        found.root.isfinite()  # looks at the eigenvalues where there may be bad ones
+    except ValueError as e:
+        raise ValueError(f"`mu` and `sigma` of {path}: {e}; make it again") from None
+    return found
 
 # %% ../../nbs/running/02_images.ipynb #dbfc988c
 @checked
 def load_reference(
-    path: str | Path | Tensor,  # a reference, what `load_images` takes, or its images
+    path: str | Path | Bytes,  # a reference, what `load_images` takes, or its images
     extractor: Callable[[Tensor], Tensor],  # the one that the samples are measured with
     size: Side | None = None,  # side of the squares cut from pictures
     batch_size: Count = 128,
@@ -693,7 +750,7 @@ def load_reference(
     """
     measured = lambda x: features(x, extractor, batch_size, progress=True)
     if isinstance(path, Tensor):
-        real = measured(path)
+        real = measured(path.expand(-1, 3, -1, -1))
         return Reference(gaussian(real), real, path.shape[-1])
     arrays = load_arrays(path) if Path(path).suffix == ".npz" else {}
     if "mu" not in arrays and "sigma" not in arrays:
