@@ -706,9 +706,11 @@ def prepared(
     classifier: Callable,  # like those of torchvision and timm: images to logits
     size: Count | None = 224,  # side in pixels that it wants; None: as they are
     mean: tuple[float, ...] = IMAGENET_MEAN,  # of the colours in [0, 1]
-    std: tuple[float, ...] = IMAGENET_STD,
+    std: tuple[Positive, ...] = IMAGENET_STD,  # the same number of them
 ) -> Callable[[Tensor], Tensor]:
     "A classifier of images in [-1, 1], from one of resized and normalised images."
+    if not mean or len(mean) != len(std):
+        raise ValueError(f"mean is {mean} and std {std}: pass one of each a channel")
 
     def classify(x: Tensor) -> Tensor:
         x = (x + 1) / 2

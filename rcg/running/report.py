@@ -64,7 +64,7 @@ def scale_report(
 
     Raises as `sample`, and as `recognised`.
     """
-    shares, seeds = {}, range(len(labels))
+    shares, seeds = {}, range(labels.numel())
     for s in scales:
         images = sample(unet, diffusion, labels, classifier, s, seeds=seeds, **options)
         shares[s] = recognised(judge, images, labels)
