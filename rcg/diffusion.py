@@ -4,20 +4,24 @@
 
 # %% auto #0
 __all__ = ['Timesteps', 'SCHEDULES', 'RESPACING', 'linear_betas', 'cosine_betas', 'evenly_spaced', 'evenly_strided',
-           'DiffusionConfig', 'NoisingProcess', 'noise_like', 'Prediction', 'Diffusion', 'pixel_log_likelihood',
-           'gaussian_kl', 'Loss', 'denoising_loss']
+           'DiffusionConfig', 'NoisingProcess', 'noise_like', 'SeededNoise', 'seed_list', 'Prediction', 'noise_in',
+           'Diffusion', 'pixel_log_likelihood', 'gaussian_kl', 'Loss', 'denoising_loss']
 
 # %% ../nbs/01_diffusion.ipynb #26580ae1
+import math
 from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from psutil import virtual_memory
 from pydantic import Field
 from torch import Tensor
 
 from .data import check_inputs
-from .running.settings import Count, Natural, checked, settings
+from .models import called
+from .running.settings import Count, Natural, Seed, checked, settings, shown
 
 # %% ../nbs/01_diffusion.ipynb #64bb7e9d
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]  # T
@@ -99,6 +103,18 @@ class DiffusionConfig:
             )
 
 # %% ../nbs/01_diffusion.ipynb #019c7a1a
+def _check_rising(timesteps: np.ndarray, steps: int):
+    whole = timesteps.ndim == 1 and len(timesteps) and timesteps.dtype.kind in "iu"
+    if (
+        not whole
+        or not 0 <= timesteps[0] <= timesteps[-1] < steps
+        or (np.diff(timesteps) < 1).any()
+    ):
+        raise ValueError(
+            f"timesteps are {timesteps}: pass rising integers from 0 to {steps - 1}"
+        )
+
+
 def _coefficients(
     alpha: np.ndarray,  # (T,) float64 signal at every timestep
     timesteps: np.ndarray,  # the ones visited, rising
@@ -130,8 +146,8 @@ class NoisingProcess:
     ):
         self.config = config
         self.alphas_cumprod = np.cumprod(1 - config.betas)  # (T,) float64
-        every = np.arange(config.steps)
-        self.timesteps = every if timesteps is None else np.asarray(timesteps)
+        self.timesteps = np.arange(config.steps) if timesteps is None else timesteps
+        _check_rising(self.timesteps, config.steps)
         tables = _coefficients(self.alphas_cumprod, self.timesteps)
         tables = {k: torch.tensor(v, dtype=torch.float32) for k, v in tables.items()}
         self._tables = {"cpu": tables}
@@ -152,7 +168,12 @@ class NoisingProcess:
         if device not in self._tables:
             tables = {k: v.to(t.device) for k, v in self._tables["cpu"].items()}
             self._tables[device] = tables
-        return self._tables[device][name][t].view(-1, 1, 1, 1)
+        try:  # an index below 0 would count from the end
+            return self._tables[device][name].index_select(0, t).view(-1, 1, 1, 1)
+        except (IndexError, RuntimeError):
+            raise ValueError(
+                f"t must be int64 (N,), from 0 to {self.config.steps - 1}"
+            ) from None
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         "x_t from x_0 and standard normal noise (Eq. 3). Raises as `check_inputs` does."
@@ -172,12 +193,62 @@ class NoisingProcess:
 @checked
 def noise_like(
     x: Tensor,  # (N, ...)
-    seed: Natural = 0,
+    seed: Seed = 0,
 ) -> Tensor:  # float32, of the shape and on the device of x
     "Standard normal noise of a seed."
     rng = np.random.default_rng(seed)
     noise = rng.standard_normal(tuple(x.shape), dtype=np.float32)
     return torch.from_numpy(noise).to(x.device)
+
+# %% ../nbs/01_diffusion.ipynb #12c56253
+class SeededNoise:
+    "Standard normal noise, image by image, from one generator per seed."
+
+    @checked
+    def __init__(
+        self,
+        seeds: list[Natural],  # one for each image
+        shape: tuple[Count, ...],  # of one image
+        device: torch.device | str = "cpu",  # where the noise is wanted
+    ):
+        needed, free = 4 * len(seeds) * math.prod(shape), virtual_memory().available
+        if needed > free:
+            raise ValueError(
+                f"{len(seeds)} images of the shape {shape} need {needed / 1e9:.3g} GB "
+                f"of memory, {free / 1e9:.3g} are free: draw fewer at a time"
+            )
+        self.generators = [np.random.default_rng(seed) for seed in seeds]
+        self.shape, self.device = shape, device
+
+    def __call__(self) -> Tensor:  # (N, *shape) float32
+        "The next noise of every image."
+        draw = dict(size=self.shape, dtype=np.float32)
+        noise = np.stack([rng.standard_normal(**draw) for rng in self.generators])
+        return torch.from_numpy(noise).to(self.device)
+
+# %% ../nbs/01_diffusion.ipynb #69c3a20b
+def seed_list(
+    seeds,  # whole numbers from 0 on, one for each image; None for random ones
+    count: int,  # images
+) -> list[int]:
+    "The seeds as numbers. Raises `ValueError` unless there is one for each image."
+    if seeds is None:
+        return torch.randint(2**62, (count,)).tolist()
+    try:
+        given = list(islice(seeds, count + 1))  # perhaps of an endless iterator
+        found = [int(seed) for seed in given]
+        same = all(a == b >= 0 and b is not True for a, b in zip(found, given))
+    except (TypeError, ValueError, OverflowError):
+        found, same = [], False
+    if not same:
+        raise ValueError(
+            f"seeds is {seeds!r:.40}: pass one whole number from 0 on for each image, "
+            f"like range({count})"
+        )
+    if len(found) != count:
+        some = "more" if len(found) > count else f"not {len(found)}"
+        raise ValueError(f"{count} labels need as many seeds, {some}")
+    return found
 
 # %% ../nbs/01_diffusion.ipynb #59381f87
 class Prediction(NamedTuple):
@@ -186,6 +257,22 @@ class Prediction(NamedTuple):
     mean: Tensor  # of p(x_t' | x_t), Eq. 4
     log_variance: Tensor  # of the same
     x0: Tensor  # the predicted clean image, clipped if that was asked for
+
+
+def noise_in(
+    output: Tensor,  # of a denoiser at x_t
+    x_t: Tensor,  # (N, C, H, W)
+) -> Tensor:  # like x_t
+    "The noise, without v that may follow it. Raises `ValueError` if it is none."
+    n, c, *side = x_t.shape
+    shapes = (n, c, *side), (n, 2 * c, *side)
+    if not isinstance(output, Tensor) or output.shape not in shapes:
+        found = tuple(output.shape) if isinstance(output, Tensor) else shown(output)
+        raise ValueError(
+            f"the denoiser gives {found}, not noise like x_t, {tuple(x_t.shape)}, "
+            "or noise and v"
+        )
+    return output[:, :c]
 
 
 def _noise_and_v(output: Tensor, x_t: Tensor, variance: str) -> tuple[Tensor, ...]:
@@ -289,8 +376,8 @@ def denoising_loss(
     check_inputs(x0, t, labels)
     noise = torch.randn_like(x0) if noise is None else noise
     x_t = diffusion.q_sample(x0, t, noise)
-    output = model(x_t, t, labels)
-    guess, *v = output.split(x0.shape[1], dim=1)
+    output = called("denoiser", model, x_t=x_t, t=t, labels=labels)
+    guess, *v = _noise_and_v(output, x_t, diffusion.config.variance)
     mse = (guess - noise).square().flatten(1).mean(1)
     if diffusion.config.variance != "learned":
         return Loss(mse, torch.zeros_like(mse), mse)

@@ -18,8 +18,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attack import Threat
-from .classifier import checked_logits, log_prob_gradient
-from .diffusion import Diffusion
+from .classifier import checked_logits, gradient_by, log_prob_gradient
+from .data import check_inputs
+from .diffusion import Diffusion, noise_in
+from .models import called
 from .running.settings import Count, NonNegative, Positive, checked, settings
 from .training import evaluating
 from .unet import UNet, timestep_embedding
@@ -54,14 +56,13 @@ class SingleStepLoss:
 
 # %% ../nbs/06a_gradient_training.ipynb #ab3f8d72
 def _with_gradient(
-    model, x: Tensor, t: Tensor, objective: Callable[[Tensor], Tensor]
+    model, x: Tensor, t: Tensor, y: Tensor, objective: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:  # logits, and the objective's gradient by x, with its graph
     "What the model answers, and a gradient that can itself be differentiated."
     x = x.detach().requires_grad_()
     with sdpa_kernel(SDPBackend.MATH):
-        logits = model(x, t)
-        (gradient,) = torch.autograd.grad(objective(logits).sum(), x, create_graph=True)
-    return logits, gradient
+        logits = checked_logits(model, x, t, y)
+        return logits, gradient_by(objective(logits), x, again=True)
 
 
 def _squares(x: Tensor) -> Tensor:  # (N, ...) to (N,)
@@ -90,7 +91,7 @@ class GradientPenaltyLoss:
         "Per-sample values (N,); `penalty` is the squared length, without λ."
         x_t = self.diffusion.q_sample(x0, t, noise)
         entropy = lambda logits: F.cross_entropy(logits, labels, reduction="none")
-        logits, gradient = _with_gradient(model, x_t, t, entropy)
+        logits, gradient = _with_gradient(model, x_t, t, labels, entropy)
         return _penalised(logits, labels, _squares(gradient), self.weight)
 
 # %% ../nbs/06a_gradient_training.ipynb #5726f446
@@ -127,7 +128,7 @@ class JointEnergyLoss:
     ) -> dict[str, Tensor]:
         "Per-sample values (N,); `penalty` is the mean square, without λ."
         x_t = self.diffusion.q_sample(x0, t, noise)
-        logits, score = _with_gradient(model, x_t, t, _of(labels))
+        logits, score = _with_gradient(model, x_t, t, labels, _of(labels))
         error = self.diffusion.at("noise", t) * score + noise
         return _penalised(
             logits, labels, _squares(error) / error[0].numel(), self.weight
@@ -153,12 +154,13 @@ class ScoreMatchingLoss:
         x_t, n = self.diffusion.q_sample(x0, t, noise), self.images or len(x0)
         x, y, times = x_t[:n], labels[:n], t[:n]
         with torch.no_grad():
-            free, own = (self.denoiser(x, times, label) for label in (None, y))
+            ask = lambda y: called("denoiser", self.denoiser, x_t=x, t=times, labels=y)
+            free, own = (noise_in(ask(label), x) for label in (None, y))
         log_p = lambda logits: -F.cross_entropy(logits, y, reduction="none")
-        first, gradient = _with_gradient(model, x, times, log_p)
-        rest = [model(x_t[n:], t[n:])] if n < len(x0) else []
-        wanted = (free - own)[:, : x.shape[1]]
-        error = _squares(self.diffusion.at("noise", times) * gradient - wanted)
+        first, gradient = _with_gradient(model, x, times, y, log_p)
+        rest = (x_t[n:], t[n:], labels[n:])
+        rest = [checked_logits(model, *rest)] if n < len(x0) else []
+        error = _squares(self.diffusion.at("noise", times) * gradient - (free - own))
         penalty = F.pad(error, (0, len(x0) - len(x))) * (len(x0) / len(x))
         return _penalised(torch.cat([first, *rest]), labels, penalty, self.weight)
 
@@ -177,7 +179,7 @@ class Denoised(nn.Module):
         self.classifier, self.diffusion = classifier, diffusion
         self.classes = getattr(classifier, "classes", None)
         # a function, so that its weights are neither trained nor stored with ours
-        self.denoise = lambda x, t: denoiser(x, t)[:, : x.shape[1]]
+        self.denoise = lambda x, t: noise_in(denoiser(x, t), x)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         "The logits; the expected image is kept in [-1, 1]."
@@ -210,7 +212,7 @@ class SmallClassifier(nn.Module):
     def __init__(
         self,
         channels: _Size,  # of the images
-        classes: Count,
+        classes: _Size,
         width: Annotated[
             _Size, Field(multiple_of=8)
         ] = 32,  # channels of the first layer
@@ -235,7 +237,11 @@ class SmallClassifier(nn.Module):
         self.activation, self.out = nn.SiLU(), nn.Linear(16 * wide, classes)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:  # logits (N, classes)
-        "The logits, from x_t (N, C, H, W) and t (N,)."
+        "The logits, from x_t (N, C, H, W) and t (N,). Raises as `check_inputs`."
+        check_inputs(x_t, t)
+        if x_t.shape[1] != self.layers[0].in_channels:
+            channels = f"{self.layers[0].in_channels} channels, not {x_t.shape[1]}"
+            raise ValueError(f"this model takes images with {channels}")
         emb = self.embed(timestep_embedding(t, self.width).to(x_t.dtype))
         for layer, norm, time in zip(self.layers, self.norms, self.times):
             scale, shift = time(emb)[:, :, None, None].chunk(2, dim=1)

@@ -17,6 +17,7 @@ from rcg.further_metrics import (
     GaussianKernel,
     inception_score,
     kernel_distance,
+    measuring_network,
     memorised,
     mmd,
     nearest_ratio,
@@ -95,6 +96,33 @@ def test_what_cannot_be_computed(clouds):
         nearest_ratio(fake, real[:49])
     with pytest.raises(ValueError, match="not finite"):
         nearest_ratio(fake / 0, real)
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda x: mmd(x, x, lambda a, b: None), "kernel gives None"),
+        (lambda x: mmd(x, x, lambda a, b: a), r"kernel gives .*\(60, 4\)"),
+        (lambda x: mmd(x, x, lambda a, b: a @ b.T / 0), "kernel gives NaN or inf"),
+        (lambda x: mmd(1e110 * x, x), "kernel gives NaN or infinity"),
+        (lambda x: kernel_distance(x, x, size=3, seed=2**32), "seed is 4294967296"),
+        (lambda x: kernel_distance(x, x, 10**9, 3), "subsets is 1000000000"),
+        (lambda x: inception_score(x, seed=-1), "seed is -1"),
+        (lambda x: inception_score(x[:, :0]), "D at least 1"),
+        (lambda x: nearest_ratio(x, x, k=1), "k is 1"),
+        (lambda x: memorised(x, x, x[:0], k=3), "held_out must be"),
+        (lambda x: memorised(x, x, x, k=1), "k is 1"),
+        (lambda x: measuring_network(3, 10**9), "classes is 1000000000"),
+        (lambda x: recognised(lambda a: None, x[:, None, None], None), "labels"),
+    ],
+)
+def test_what_would_give_no_number(clouds, call, said):
+    with pytest.raises(ValueError, match=said):
+        call(clouds[0][:60, :4])
+
+
+def test_a_narrow_kernel_tells_all_images_apart(clouds):
+    assert mmd(*clouds[:2], GaussianKernel(1e-300)) == 0
 
 
 @torch.no_grad()

@@ -2,7 +2,9 @@
 
 import io
 import os
+import socket
 import sys
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -19,11 +21,13 @@ from rcg.running.files import load_arrays, save_arrays
 from rcg.running.images import (
     ImageFolder,
     Pictures,
+    center_crop,
     class_folders,
     files_below,
     load_images,
     load_reference,
     open_images,
+    random_crop,
     read_image,
     save_images,
     save_reference,
@@ -178,6 +182,44 @@ def test_links_are_followed_but_not_in_circles(pets, tmp_path):
     assert len(load_images(pets).labels) == 7
 
 
+def test_links_that_lead_nowhere(pets):
+    (pets / "cat" / "gone.png").symlink_to(pets / "nowhere.png")
+    (pets / "cat" / "itself.png").symlink_to(pets / "cat" / "itself.png")
+    assert list(unreadable(ImageFolder(pets, 8))) == ["cat/gone.png", "cat/itself.png"]
+    assert {"cat/gone.png", "cat/itself.png"} <= set(files_below(pets))
+    (pets / "a").symlink_to(pets / "nowhere")
+    (pets / "b").symlink_to(pets / "b")
+    with pytest.raises(FileNotFoundError, match=r"lead nowhere \(a, b\): repair"):
+        ImageFolder(pets, 8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no named pipes")
+def test_pipes_and_devices_are_not_waited_for(pets):
+    os.mkfifo(pets / "cat" / "a.png")
+    (pets / "cat" / "b.png").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(pets / "cat" / "c.png"))
+    reasons = unreadable(folder := ImageFolder(pets, 8))
+    assert list(reasons) == [f"cat/{k}.png" for k in "abc"]
+    assert all("a pipe or a device" in why for why in reasons.values())
+    for call in (folder.fingerprint, lambda: load_images(pets)):
+        with pytest.raises(OSError, match="a.png.* is a pipe or a device"):
+            call()
+    assert len(ImageFolder(pets, 8, skip=reasons).fingerprint()) == 64
+
+
+def test_what_is_passed_over_is_counted(pets):
+    for name in ("cat/a.heic", "cat/b.HEIC", "dog/c", "dog/.hidden", "README"):
+        (pets / name).write_bytes(b"?")
+    picture(pets / "beside.png")
+    expected = r"\(2 of .heic, 1 of .png, 1 of no ending\): images end in .jpg, "
+    with pytest.warns(UserWarning, match=expected):
+        folder = ImageFolder(pets, 8)
+    assert folder.ignored == ["beside.png", "cat/a.heic", "cat/b.HEIC", "dog/c"]
+    with pytest.warns(UserWarning, match=r"\(2 of no ending, 2 of .heic\)"):
+        assert len(Pictures(pets)) == 6
+
+
 def test_what_systems_leave_behind_is_no_class(pets):
     for name in ("__MACOSX", "@eaDir", "lost+found", ".thumbnails", "$RECYCLE.BIN"):
         picture(pets / name / "0.png")
@@ -269,6 +311,62 @@ def test_small_files_of_very_large_images_are_refused():
     with pytest.raises(OSError, match="100×1 pixels is too long"):
         read_image("a.png", png((100, 1)))
     assert read_image("a.png", png((50, 1))).size == (50, 1)
+
+
+RAMP = np.linspace(0, 65535, 120).reshape(10, 12)
+
+
+@pytest.mark.parametrize(
+    "name, image, said",
+    [
+        ("16.png", Image.fromarray(RAMP.astype(np.uint16)), None),
+        ("16.tif", Image.fromarray(RAMP.astype(np.uint16)), None),
+        ("16.pgm", Image.fromarray(RAMP.astype(np.uint16)), None),
+        ("8.png", Image.fromarray((RAMP / 257).astype(np.uint8)), None),
+        ("32.tif", Image.fromarray((RAMP / 257).astype(np.int32)), "32-bit integers"),
+        ("f.tif", Image.fromarray((RAMP / 65535).astype(np.float32)), "floating-point"),
+        ("f.ppm", Image.fromarray((RAMP / 65535).astype(np.float32)), "floating-point"),
+    ],
+)
+def test_deep_pixels_are_scaled_or_refused(tmp_path, name, image, said):
+    image.save(tmp_path / name, format="PPM" if name == "f.ppm" else None)
+    if said:
+        with pytest.raises(OSError, match=said):
+            read_image(tmp_path / name)
+    else:
+        found = np.asarray(read_image(tmp_path / name)).astype(int)
+        assert np.abs(found - RAMP[..., None] / 257).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "CMYK", "I;16", "YCbCr"])
+def test_crops_of_any_mode_are_those_of_its_colours(mode):
+    image = Image.new(mode, (30, 20), 1 if mode == "1" else None)
+    if mode == "P":
+        image.putpalette([9, 99, 200])
+    colour = {"1": (255,) * 3, "P": (9, 99, 200), "CMYK": (255,) * 3}
+    colour |= {"LA": (255,) * 3, "RGBA": (255,) * 3}  # transparent, on white
+    crop = center_crop(image, 8)
+    assert (crop.mode, crop.size) == ("RGB", (8, 8))
+    if mode != "YCbCr":
+        assert crop.getpixel((3, 3)) == colour.get(mode, (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "image, size, said",
+    [
+        (Image.new("RGB", (0, 5)), 8, "the image of 0×5 pixels is empty"),
+        (Image.new("RGB", (400, 5)), 8, "the image of 400×5 pixels is too long"),
+        (Image.new("RGB", (40, 1)), 50_000, "the image has .* million pixels, more"),
+        (Image.new("F", (9, 9)), 8, "floating-point"),
+        (Image.new("RGB", (9, 9)), 70_000, "must be less than or equal to 65536"),
+    ],
+)
+def test_crops_of_what_is_too_large_or_empty(image, size, said):
+    for crop in (center_crop, partial(random_crop, rng=np.random.default_rng(0))):
+        with pytest.raises(ValueError, match=said):
+            crop(image, size)
+    with pytest.raises(ValueError, match="smallest is 1e-09"):
+        random_crop(image, 8, np.random.default_rng(0), smallest=1e-9)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
@@ -375,6 +473,7 @@ WRONG = {
     "negative": (dict(arr_1=np.array([-1, 0])), "labels from -1 to 0"),
     "absurd": (dict(arr_1=np.array([0, 20_000_000])), "from 0 to 99999"),
     "unnamed": (dict(classes=["a"]), "they must be from 0 to 0"),
+    "a table of names": (dict(classes=[["a", "b"]] * 2), "store one name for each"),
 }
 
 
@@ -407,6 +506,17 @@ def test_images_that_are_saved_can_be_opened(tmp_path):
     assert open_images(tmp_path / "a.npz").classes == ["x", "y", "z"]
     with pytest.raises(ValueError, match="from 0 to 1"):
         save_images(tmp_path / "b.npz", samples, ["x", "y"])
+    for wrong in (
+        dict(images=samples.images[:0]),
+        dict(images=samples.images[0]),
+        dict(images=samples.images.numpy()),
+        dict(images=samples.images / 255),
+        dict(labels=samples.labels[:2]),
+        dict(labels=samples.labels.float()),
+        dict(labels=samples.labels.tolist()),
+    ):
+        with pytest.raises(ValueError, match="samples must (be images|hold a label)"):
+            save_images(tmp_path / "b.npz", samples._replace(**wrong))
     assert not (tmp_path / "b.npz").exists()
 
 
@@ -459,8 +569,10 @@ def test_references_hold_finite_numbers(tmp_path):
     skewed = whole["sigma"].copy()
     skewed[0, 1] += 1
     for changes, said in (
-        ({"mu": whole["mu"] * np.nan}, "not finite"),
-        ({"sigma": whole["sigma"] * np.inf}, "not finite"),
+        ({"mu": whole["mu"] * np.nan}, "b.npz: mean must be finite"),
+        ({"sigma": whole["sigma"] * np.inf}, "b.npz: covariance must be finite"),
+        ({"sigma": -whole["sigma"]}, "b.npz: covariance is none: .* eigenvalue -"),
+        ({"sigma": whole["sigma"].astype(int)}, "must hold `mu`"),
         ({"sigma": skewed}, "not symmetric"),
         ({"sigma": whole["sigma"][:2]}, "must hold `mu`"),
         ({"mu": whole["mu"].astype(str)}, "must hold `mu`"),
@@ -470,6 +582,11 @@ def test_references_hold_finite_numbers(tmp_path):
         save_arrays(tmp_path / "b.npz", **whole | changes)
         with pytest.raises(ValueError, match=said):
             load_reference(tmp_path / "b.npz", colours)
+    for kind in (">f8", ">f4", "f4", np.longdouble):
+        other = {k: whole[k].astype(kind) for k in ("mu", "sigma")}
+        save_arrays(tmp_path / "b.npz", **whole | other)
+        read = load_reference(tmp_path / "b.npz", colours).gaussian
+        assert read.covariance.allclose(found.gaussian.covariance, atol=1e-6)
     del whole["sigma"]
     save_arrays(tmp_path / "b.npz", **whole)
     with pytest.raises(ValueError, match="must hold `mu`"):
@@ -482,7 +599,15 @@ def test_references_of_too_little_are_not_stored(tmp_path):
     for some, extractor, said in (
         (images, nothing, "finite"),
         (images[:1], colours, "at least two"),
+        (images[:0], colours, r"must be images, uint8 .* \(0, 3, 4, 4\)"),
+        (images / 255, colours, "must be images, uint8"),
+        (images[:, :2], colours, "must be images, uint8"),
+        (images[0], colours, "must be images, uint8"),
+        (images, lambda x: None, "extractor gives None"),
+        (images, lambda x: colours(x)[:5], "for 20 images"),
     ):
         with pytest.raises(ValueError, match=said):
             save_reference(tmp_path / "a.npz", some, extractor)
     assert not (tmp_path / "a.npz").exists()
+    save_reference(tmp_path / "a.npz", images[:, :1], colours)  # grey
+    assert load_reference(tmp_path / "a.npz", colours).features.shape == (20, 3)

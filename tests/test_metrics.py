@@ -7,18 +7,26 @@ import torch
 from rcg.diffusion import Diffusion
 from rcg.metrics import (
     Gaussian,
+    ImageSet,
+    Interval,
+    Reference,
     accuracy,
     bootstrap,
+    centred_interval,
     check_features,
     density_coverage,
+    distinguishable,
     features,
     frechet_distance,
     gaussian,
     in_manifold,
+    mean_interval,
+    measure,
     named_extractor,
     neighbourhoods,
     pixels,
     precision_recall,
+    proportion,
 )
 
 
@@ -185,6 +193,71 @@ def test_features_of_the_wrong_type_or_shape():
     check_features(normal(1, 1))
 
 
+X, ONE = torch.zeros(4, 1, 8, 8), torch.eye(3).double()
+SET = ImageSet(torch.randint(256, (8, 3, 8, 8)).byte(), torch.arange(8) % 2)
+REAL = Reference(gaussian(normal(400, 192)), normal(20, 192))
+
+
+def normals(covariance, mean=3):
+    return frechet_distance(Gaussian(torch.zeros(mean), covariance), normal(9, 3))
+
+
+def measured(**changes):
+    return measure(SET._replace(**changes), REAL, pixels, draws=2)
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: normals(torch.eye(2)), r"must be \(D,\) and \(D, D\), not \(3,\) and"),
+        (lambda: normals(torch.eye(0), mean=0), r"not \(0,\)"),
+        (lambda: normals(-ONE), "covariance is none: it has the eigenvalue -1"),
+        (lambda: normals(torch.diag(ONE[0] - 0.01)), "has the eigenvalue -0.01"),
+        (lambda: normals(ONE + torch.ones(3, 3).triu(1)), "it is not symmetric"),
+        (lambda: frechet_distance(X[0, 0, :, :0], X[0, 0, :, :0]), "D at least 1"),
+        (lambda: precision_recall(normal(9, 3).to("meta"), normal(9, 3)), "floats"),
+        (lambda: features(X, lambda x: None), "extractor gives None for 4 images"),
+        (lambda: features(X, lambda x: x), r"gives .*\(4, 1, 8, 8\) for 4 images"),
+        (lambda: features(X, lambda x: x[:3, 0, 0]), r"gives .*\(3, 8\) for 4 images"),
+        (lambda: features(X, lambda x: x[:, 0, 0].numpy()), "gives a numpy.ndarray"),
+        (lambda: features(X, lambda x: x[:, 0, 0, : len(x)], 3), "differ in width"),
+        (lambda: mean_interval([]), "values are none"),
+        (lambda: mean_interval([1e308, 1e308]), "values must be .* not too large"),
+        (lambda: mean_interval([[1.0], [2.0, 3.0]]), "values must be numbers"),
+        (lambda: centred_interval(1.0, [1e308, -1e308]), "not too large"),
+        (
+            lambda: distinguishable(Interval(0, 0, 1), Interval(np.nan, 0, 1)),
+            "b is .*Na",
+        ),
+        (lambda: bootstrap(lambda i: 1.0, torch.ones(5) + 1j, 3), "labels must be"),
+        (lambda: bootstrap(lambda i: np.nan, 5, 3), "finite"),
+        (lambda: proportion(torch.ones(0).bool()), "hits must be"),
+        (lambda: measured(labels=torch.zeros(7).long()), "samples must hold a label"),
+        (lambda: measured(labels=torch.zeros(8)), "samples must hold a label"),
+        (lambda: measured(images=SET.images / 255), "samples must be images, uint8"),
+        (lambda: measured(images=SET.images[:0]), "samples must be images, uint8"),
+        (lambda: named_extractor("math:pi"), "it is a float, not a function"),
+    ],
+)
+def test_what_is_no_measurement(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()
+
+
+def test_numbers_may_be_any_floats_or_need_gradients():
+    x, g = normal(20, 3), gaussian(normal(20, 3, seed=1))
+    for kind in (torch.float32, torch.float16):
+        rough = Gaussian(g.mean.to(kind), g.covariance.to(kind))
+        assert rough.covariance.dtype == torch.float64
+        found = frechet_distance(rough, x)
+        assert found == pytest.approx(frechet_distance(g, x), abs=0.02)
+    few = gaussian(normal(20, 64)).covariance.float()  # rank 19, rounded
+    assert frechet_distance(Gaussian(torch.zeros(64), few), normal(80, 64)) > 0
+    y = x.clone().requires_grad_()
+    assert precision_recall(y, y) == (1, 1) and in_manifold(y, y).all()
+    assert mean_interval(y[:, 0]) == mean_interval(x[:, 0])
+
+
 @pytest.mark.parametrize(
     "labels, draws",
     [
@@ -244,3 +317,28 @@ def test_shares_of_the_accuracy_add_up():
         for k in range(5)
     ]
     assert np.allclose(sum(parts) / 53, accuracy(*on, batch_size=7))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(images=X[:0], labels=torch.arange(0)), "at least one image"),
+        (dict(images=X[:, :0]), "at least one image"),
+        (dict(share=(2, 2)), "k below n"),
+        (dict(labels=torch.arange(4) + 1), "labels must be from 0 to 3"),
+        (dict(labels=torch.arange(4) - 1), "labels must be at least 0"),
+        (dict(labels=torch.arange(4).int()), "labels must be an int64"),
+        *[(dict(timesteps=[k]), "t must be from 0 to 999") for k in (1000, 10**30)],
+        (dict(timesteps=[range(1001)]), "t must be from 0 to 999"),
+        (dict(timesteps=[]), "timesteps"),
+        (dict(timesteps=[-1]), "timesteps"),
+        (dict(timesteps=[range(5, 5)]), "timesteps.*rising ranges"),
+        (dict(timesteps=[range(-5, 5)]), "timesteps.*rising ranges"),
+        (dict(timesteps=[range(0, 9, 2)]), "timesteps.*rising ranges"),
+        (dict(timesteps=[range(9, 0, -1)]), "timesteps.*rising ranges"),
+    ],
+)
+def test_accuracy_of_nothing_or_at_no_timestep(changes, said):
+    given = dict(images=X, labels=torch.arange(4), timesteps=[0]) | changes
+    with pytest.raises((TypeError, ValueError), match=said):
+        accuracy(lambda x, t: x.flatten(1)[:, :4], Diffusion(), **given)

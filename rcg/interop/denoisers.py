@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..data import check_inputs
 from ..diffusion import SCHEDULES, Diffusion, DiffusionConfig
 from .networks import ADMUNet2DModel
-from ..running.checkpoints import Device
+from ..running.checkpoints import Device, check_weights
 from ..running.files import load_json
 from ..running.hub import fetched, names_by_label
 from ..running.settings import Natural, checked, settings
@@ -202,16 +202,11 @@ def _loaded(kind: type, folder: Path, **options):
 
 
 def _saved_model(kind: type[UNet2DModel], folder: Path) -> UNet2DModel:
-    "The model in a folder. Raises `OSError` unless all its weights are finite numbers."
+    "The model in a folder. Raises `OSError` unless all its weights are there."
     model, about = _loaded(kind, folder, output_loading_info=True)
     if lacking := about["missing_keys"]:  # which diffusers makes up
         raise OSError(f"{folder} lacks weights, like {min(lacking)}: fetch it again")
-    for name, weights in model.named_parameters():
-        if not weights.isfinite().all():
-            raise OSError(
-                f"{folder} has weights that are not finite numbers, in {name}: "
-                "the training diverged, or the file is damaged"
-            )
+    check_weights(dict(model.named_parameters()), folder)
     return model
 
 # %% ../../nbs/interop/01_denoisers.ipynb #5f3d2b90

@@ -27,6 +27,7 @@ from rcg.running.checkpoints import (
     SHIPPED,
     Device,
     Precision,
+    check_weights,
     class_names,
     load_classifier,
     read_weights,
@@ -198,11 +199,15 @@ def load_custom_classifier(
     architecture: str,  # "module:function", whose code is run
     **changes,  # what differs from the preset's `ClassifierConfig`, like `classes=3`
 ) -> CustomClassifier:  # in evaluation mode
-    "A trained network of one's own. Raises as `custom_classifier` and `load_weights`."
+    """A trained network of one's own.
+
+    Raises as `custom_classifier`, `check_weights` and `load_weights`.
+    """
     config = replace(preset(preset_name).classifier, **changes)
     model = custom_classifier(architecture, config)
     file = Path(path) if Path(path).exists() else run_path(path)
     tensors, about = load_tensors(file)
+    check_weights(tensors, path)
     load_weights(model, tensors, path)
     model.class_names = class_names(about, config.classes)
     return model.to(device, dtype).eval()

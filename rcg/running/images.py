@@ -315,7 +315,7 @@ class _Samples(Sequence):
     def fingerprint(self) -> str:
         digest = sha256()
         for name, (path, _) in zip(self.names, self):
-            status = path.stat()
+            status = regular_file(path).stat()
             digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
@@ -333,14 +333,13 @@ def _beside(root: Path) -> list[str]:
 
 
 def _passed_over(root: Path, names: list[str]) -> list[str]:
-    "The names, after a warning that says how many there are, by their endings."
+    "The names, after a warning that counts them by their endings."
     if names:
         endings = Counter(Path(name).suffix.lower() or "no ending" for name in names)
         found = [f"{count} of {end}" for end, count in endings.most_common()]
         warnings.warn(
-            f"{printable(root)} has {len(names)} files that are passed over "
-            f"({_some(found)}): images end in {', '.join(IMAGE_FILES)}, and those of "
-            "a class lie in its folder",
+            f"files in {printable(root)} are passed over ({_some(found)}): images "
+            f"end in {', '.join(IMAGE_FILES)}, and those of a class lie in its folder",
             stacklevel=5,
         )
     return names

@@ -12,6 +12,7 @@ from ..attack import L2, Attack
 from ..classifier import ClassifierConfig
 from ..diffusion import DiffusionConfig
 from .settings import Count, NonNegative, checked, settings
+from ..solvers import named_solver
 from ..training import TrainingConfig
 from ..unet import UNetConfig
 
@@ -25,6 +26,9 @@ class Sampling:
     vanilla_scale: NonNegative = 0.5  # s for the vanilla classifier
     robust_scale: NonNegative = 1.0  # s for the robust classifier
     images: Count = 50_000  # in all, equally many of each class
+
+    def __post_init__(self):
+        named_solver(self.sampler, self.steps)
 
 # %% ../../nbs/running/03_presets.ipynb #78ee7c51
 @settings

@@ -16,7 +16,7 @@ from ..attack import Attack
 from ..diffusion import Diffusion
 from ..further_metrics import recognised
 from ..gradients import gradient_score
-from ..guidance import sample
+from ..guidance import check_takes, sample
 from ..metrics import Interval, accuracy, distinguishable
 from .settings import Natural, NonNegative, checked
 
@@ -38,12 +38,13 @@ def classifier_report(
 
     Raises as `accuracy`, and `ValueError` for gradients that are not finite.
     """
-    given = (diffusion, images, labels, timesteps)
-    attacked = accuracy(classifier, *given, attack=attack)
+    if unet is not None:
+        check_takes("unet", unet, "x_t", "t", "labels")
+    given, rows = (diffusion, images, labels, timesteps), []
     known = (getattr(network, "classes", None) for network in (unet, classifier))
-    classes = next(filter(None, known), int(labels.max()) + 1)
+    classes = next(filter(None, known), 1 + max(labels.tolist(), default=0))
     scores = gradient_score({"": classifier}, *given, unet=unet, classes=classes)
-    rows = []
+    attacked = accuracy(classifier, *given, attack=attack)
     for share, score in zip(attacked, scores):
         numbers = {k: v for k, v in score.items() if k not in ("classifier", "t")}
         rows.append({"t": score["t"], "attacked": share, **numbers})

@@ -23,7 +23,8 @@ from .settings import checked, described
 # %% ../../nbs/running/01a_tensors.ipynb #9e65df12
 def is_dense(tensor: Tensor) -> bool:
     "Whether a tensor has its values side by side in memory."
-    return tensor.layout == torch.strided and not tensor.is_meta
+    plain = tensor.layout == torch.strided and not tensor.is_meta
+    return plain and not tensor.is_nested and not tensor.is_quantized
 
 
 def _dense(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -41,7 +42,8 @@ def tensors_checksum(tensors: Weights) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         x = tensors[name].detach().cpu().resolve_conj().resolve_neg().contiguous()
-        digest.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
+        about = f"{name} {x.dtype} {tuple(x.shape)}\n"
+        digest.update(about.encode(errors="surrogatepass"))
         digest.update(x.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
@@ -67,7 +69,10 @@ def save_tensors(
     metadata["checksum"] = tensors_checksum(tensors)
     said = {k: json.dumps(described(v)) for k, v in metadata.items()}
     with atomic_write(path) as draft:
-        save_file(_apart(tensors), draft, said)
+        try:
+            save_file(_apart(tensors), draft, said)
+        except (KeyError, UnicodeEncodeError) as e:  # a type or a name
+            raise ValueError(f"{path} cannot hold {e}: convert or rename it") from None
 
 # %% ../../nbs/running/01a_tensors.ipynb #ee891e3c
 def _value(text: str):
