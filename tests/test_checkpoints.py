@@ -21,7 +21,7 @@ from rcg.running.checkpoints import (
     unwrapped,
 )
 from rcg.running.presets import preset
-from rcg.training import save_tensors
+from rcg.running.tensors import load_tensors, load_weights, save_tensors
 
 
 @pytest.fixture(scope="module")
@@ -274,3 +274,49 @@ def test_a_shipped_network_that_is_damaged_is_refused(tmp_path):
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     with pytest.raises(OSError, match="its checksum is wrong"):
         load_classifier(path, "digits")
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            lambda x: x.long(),
+            "of another kind: .* torch.int64 instead of torch.float32",
+        ),
+        (lambda x: x + 0j, "of another kind: .* torch.complex64 instead of"),
+        (lambda x: x.to("meta"), "tensors hold .* has no values"),
+        (lambda x: x.flatten(), "of another shape"),
+    ],
+)
+@pytest.mark.parametrize("assign", [False, True])
+def test_weights_of_another_kind_are_refused(weights, change, said, assign):
+    model = Classifier(preset("digits").classifier)
+    changed = {k: change(v) if v.ndim > 1 else v for k, v in weights.items()}
+    with pytest.raises(ValueError, match=said):
+        load_weights(model, changed, "a.pt", assign)
+
+
+@pytest.mark.parametrize(
+    "tensors, said",
+    [
+        ({"a": torch.eye(3).to_sparse()}, "tensors hold a"),
+        ({"a": torch.ones(3, device="meta")}, "tensors hold a"),
+        ({"a": torch.ones(3, dtype=torch.complex128)}, "cannot hold .*complex128"),
+        ({"a\ud800": torch.ones(3)}, "cannot hold"),
+        ({"a": torch.nested.nested_tensor([torch.ones(2)])}, "tensors hold a"),
+        ({"a": torch.quantize_per_tensor(torch.ones(3), 1, 0, torch.qint8)}, "hold a"),
+    ],
+)
+def test_what_no_file_of_tensors_can_hold(tmp_path, tensors, said):
+    with pytest.raises(ValueError, match=said):
+        save_tensors(tmp_path / "a.safetensors", tensors)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_parts_of_one_tensor_are_stored(tmp_path):
+    x = torch.arange(6.0)
+    shared = {"a": x, "b": x, "c": x[:3], "d": x.view(2, 3).T}
+    save_tensors(tmp_path / "a.safetensors", shared)
+    found, _ = load_tensors(tmp_path / "a.safetensors")
+    assert found.keys() == shared.keys()
+    assert all(found[k].equal(v) for k, v in shared.items())

@@ -2,12 +2,17 @@
 
 import math
 from functools import partial
+from itertools import count
 
+import numpy as np
 import pytest
 import torch
 
+from rcg.attack import Attack
+from rcg.classifier import log_prob_gradient
 from rcg.data import digits
 from rcg.diffusion import Diffusion
+from rcg.gradient_training import GradientPenaltyLoss
 from rcg.guidance import (
     AnyOf,
     as_guidance,
@@ -16,6 +21,7 @@ from rcg.guidance import (
     classifier_guidance,
     discriminator_guidance,
     image_guidance,
+    prepared,
     sample,
 )
 from rcg.running.checkpoints import convert, load_classifier, load_unet
@@ -127,8 +133,144 @@ def test_terms_that_cannot_guide_are_refused(unet, robust):
 
 
 def test_seeds_and_noise_that_do_not_fit_are_refused(unet):
-    for wrong in (range(1), 0, [0.5, 1], [-1, 0]):
+    for wrong in (
+        *(range(1), 0, [0.5, 1], [-1, 0], "01", [math.inf, 0], [True, False], count()),
+        *(range(10**12), [None, None], torch.tensor(3)),
+    ):
         with pytest.raises(ValueError, match="seeds"):
             draw(unet, seeds=wrong)
-    with pytest.raises(ValueError, match="init_noise is standard normal"):
+    assert draw(unet, seeds=[2**63, 2**200]).isfinite().all()
+    with pytest.raises(ValueError, match="init_noise must be standard normal"):
         draw(unet, init_noise=255 * torch.rand(2, *unet.shape))
+    for wrong in (
+        *(torch.ones(2, 1, 8, 8).bool(), torch.ones(2, 1, 8, 8).long()),
+        *(torch.ones(2, 1, 8, 8, device="meta"), torch.ones(2, 1, 8, 8) * math.nan),
+        *(torch.ones(2, 1, 0, 8), torch.ones(2, 8, 8), torch.ones(3, 1, 8, 8)),
+    ):
+        with pytest.raises(ValueError, match="init_noise must"):
+            draw(unet, init_noise=wrong)
+
+
+def test_labels_without_values_are_refused(unet):
+    with pytest.raises(ValueError, match="labels must be int64"):
+        draw(unet, LABELS.to("meta"))
+
+
+def test_more_images_than_memory_are_refused(unet):
+    plain = lambda x, t, y: unet(x, t, y)
+    with pytest.raises(ValueError, match="GB of memory, .*: draw fewer at a time"):
+        draw(plain, shape=(1, 10**6, 10**6))
+
+
+ANSWERS = {  # of a classifier of two images
+    "None": lambda x: None,
+    "an array": lambda x: np.zeros((2, 10)),
+    "a text": lambda x: "logits",
+    "integers": lambda x: torch.zeros(2, 10).long(),
+    "complex": lambda x: torch.zeros(2, 10) + 0j,
+    "no classes": lambda x: x.flatten(1)[:, :0],
+    "one image": lambda x: x.flatten(1)[:1],
+    "an image": lambda x: x,
+    "a pair": lambda x: (x.flatten(1), 0),
+}
+LOST = {
+    "detached": lambda x: x.detach().flatten(1),
+    "another graph": lambda x: torch.zeros(2, 10, requires_grad=True) * 1,
+}
+
+
+@pytest.mark.parametrize(
+    "make, said",
+    [(f, "not logits") for f in ANSWERS.values()]
+    + [(f, "lost their gradient") for f in LOST.values()],
+    ids=[*ANSWERS, *LOST],
+)
+def test_what_are_no_logits_guides_nothing(unet, make, said):
+    noisy, clean = lambda x_t, t: make(x_t), lambda images: make(images)
+    times, x = torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1, 8, 8)
+    attack = Attack(early_stop=False)
+    for call in (
+        lambda: draw(unet, LABELS, noisy),
+        lambda: draw(unet, guidance=image_guidance(clean)),
+        lambda: log_prob_gradient(noisy, x, times, LABELS),
+        lambda: attack(noisy, x, times, LABELS),
+        lambda: GradientPenaltyLoss(Diffusion(), 1.0)(noisy, x, LABELS, times, x),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+
+
+TARGETS = {
+    "None": lambda logits, y: None,
+    "a number": lambda logits, y: 1.0,
+    "one for all": lambda logits, y: logits.sum(),
+    "all logits": lambda logits, y: logits,
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_a_target_is_one_value_per_image(unet, robust, target):
+    with pytest.raises(ValueError, match="the target <lambda> gives .* one value per"):
+        draw(unet, guidance=classifier_guidance(robust, target))
+
+
+def test_functions_are_not_asked_for_classes_that_they_lack(unet, robust):
+    few = lambda x_t, t: robust(x_t, t)[:, :2]
+    for term in (
+        *(classifier_guidance(few), classifier_guidance(few, AnyOf((3,)))),
+        discriminator_guidance(lambda x_t, t: few(x_t, t)[:, :1]),
+    ):
+        with pytest.raises(ValueError, match="the classifier knows the labels 0 to"):
+            draw(unet, guidance=term)
+
+
+@pytest.mark.parametrize("given", [None, "a", torch.ones(2), math.inf])
+def test_a_schedule_gives_numbers(unet, robust, given):
+    term = classifier_guidance(robust).scheduled(lambda time: given)
+    with pytest.raises(ValueError, match="its schedule gives .* not a number"):
+        draw(unet, guidance=term)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(lambda x: None, lambda x: x.numpy(), lambda x: x[:1], lambda x: x.long()),
+        lambda x: x.expand(-1, 6, -1, -1),
+    ],
+)
+def test_terms_and_denoisers_give_tensors_like_their_images(unet, make):
+    with pytest.raises(ValueError, match="not a tensor like x_t"):
+        draw(unet, guidance=lambda x, t, y, seen: make(x))
+    if make(torch.ones(2, 1)[..., None, None]) is not None:
+        wrong = lambda x_t, t, labels: make(x_t) if len(x_t) < 2 else make(x_t)[:1]
+        with pytest.raises(ValueError, match="the denoiser gives .* not noise like"):
+            draw(unet, guidance=autoguidance(wrong))
+
+
+def test_a_term_in_double_precision_leaves_images_as_they_are(unet):
+    found = draw(unet, guidance=lambda x, t, y, seen: x.double())
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (dict(std=(0.0,) * 3), "std"),
+        (dict(std=(math.nan,) * 3), "std"),
+        (dict(std=(1e-300,) * 3), "std"),
+        (dict(std=(-1.0, 1.0, 1.0)), "std"),
+        (dict(mean=(1e39,) * 3), "mean"),
+        (dict(mean=(), std=()), "mean"),
+        (dict(mean=(0.5, 0.5)), "mean"),
+        (dict(size=10**6), "size"),
+    ],
+)
+def test_a_classifier_is_prepared_with_colours_that_can_be(options, said):
+    with pytest.raises(ValueError, match=said):
+        prepared(lambda x: x.flatten(1), **options)
+
+
+@pytest.mark.parametrize("x", [np.ones((2, 3, 8, 8)), torch.ones(3, 8, 8)])
+def test_a_prepared_classifier_takes_images(x):
+    with pytest.raises((TypeError, ValueError), match="images must"):
+        prepared(lambda x: x.flatten(1), 8)(x)

@@ -66,7 +66,7 @@ LEFT_OUT = {
         running.jobs.Stopped running.jobs.Task running.jobs.TrainingPlan
         running.jobs.SamplingPlan running.jobs.Networks running.downloads.PublicFile
         survey.opinions.Summary survey.opinions.Preference survey.opinions.Variances
-        guidance.Cost guidance.Guided guidance.SeededNoise training.TrainingState
+        models.Cost guidance.Guided diffusion.SeededNoise training.TrainingState
         running.jobs.ImageSource running.jobs.Validation survey.answers.Store""",
     "descriptions of types": """
         attack.Threat running.settings.Count running.settings.Natural
@@ -92,9 +92,10 @@ LEFT_OUT = {
         diffusion.pixel_log_likelihood diffusion.gaussian_kl""",
     "parts of solvers and of `Guided`, which have checked": """
         solvers.shifted solvers.evenly_in_log_snr guidance.guided_mean
-        guidance.guided_x0 guidance.check_finite guidance.check_labels
-        guidance.check_takes guidance.target_of guidance.in_short
-        guidance.input_gradient""",
+        guidance.guided_x0 guidance.check_finite guidance.target_of
+        guidance.asked_for models.check_labels models.check_takes models.called
+        models.in_short models.told classifier.input_gradient classifier.gradient_by
+        classifier.as_logits diffusion.noise_in diffusion.seed_list""",
     "decorators and what notebooks call, tried in their notebook": """
         running.settings.checked running.settings.settings
         running.settings.notebook_parameters""",
@@ -360,8 +361,8 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.Guidance.reused": lambda: dict(self=term, steps=2),
         "guidance.Guidance.smoothed": lambda: dict(self=term, copies=2, deviation=0.1),
         "guidance.as_guidance": lambda: dict(term=logits),
-        "guidance.name_of": lambda: dict(network=logits),
-        "guidance.labels_named": lambda: dict(names=["hen"], classes=["hen", "cat"]),
+        "models.name_of": lambda: dict(network=logits),
+        "models.labels_named": lambda: dict(names=["hen"], classes=["hen", "cat"]),
         "guidance.LogProb": lambda: dict(joint=1.0, marginal=1.0),
         "guidance.ClassifierTerm": lambda: dict(classifier=c),
         "guidance.classifier_guidance": lambda: dict(classifier=c),
@@ -1011,7 +1012,7 @@ ANYTHING = {
     ("diffusion.Diffusion.p", "output"): "the sampler finds NaN in it",
     ("diffusion.Diffusion.p", "clip"): "a flag of a step in a loop",
     ("classifier.checked_logits", "classifier"): "the loss finds NaN",
-    ("guidance.name_of", "network"): "anything has a name",
+    ("models.name_of", "network"): "anything has a name",
     ("running.settings.fingerprint", "value"): "anything that JSON holds",
     ("running.settings.described", "value"): "anything that JSON holds",
     ("running.settings.described", "essential"): "anything is true or false",

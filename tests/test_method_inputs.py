@@ -1,5 +1,6 @@
 """What the method's functions refuse, in a sentence that names the argument."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -9,8 +10,36 @@ from torch import nn
 
 from rcg.attack import L2, Attack, Linf, Threat, pgd
 from rcg.classifier import Classifier, ClassifierConfig, log_prob_gradient
-from rcg.diffusion import Diffusion, DiffusionConfig, check_inputs
+from rcg.diffusion import (
+    Diffusion,
+    DiffusionConfig,
+    check_inputs,
+    cosine_betas,
+    denoising_loss,
+    evenly_strided,
+    noise_like,
+)
+from rcg.gradient_training import (
+    Denoised,
+    GradientPenaltyLoss,
+    JointEnergyLoss,
+    ScoreMatchingLoss,
+    SingleStepLoss,
+    SmallClassifier,
+    SmoothingLoss,
+)
+from rcg.running.presets import Sampling
 from rcg.running.settings import described
+from rcg.solvers import (
+    DDIM,
+    DDPM,
+    DPMSolver2M,
+    Mixture,
+    orders_figure,
+    predictor,
+    solve,
+)
+from rcg.training import ClassifierLoss
 from rcg.unet import UNet, UNetConfig
 
 SHAPE = dict(
@@ -19,6 +48,7 @@ SHAPE = dict(
 UNET = UNetConfig(**SHAPE)
 CLASSIFIER = ClassifierConfig(**SHAPE, head_width=32)
 
+D = Diffusion()
 x, t, y = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 500, 999]), torch.arange(4)
 
 
@@ -49,7 +79,7 @@ def calls():
     }
 
 
-def refused(call, kind: type[Exception], words: str):
+def refused(call, kind, words: str):
     with pytest.raises(kind, match=words) as found:
         call()
     assert "\n" not in str(found.value)
@@ -125,6 +155,101 @@ def test_shapes():
     refused(lambda: Diffusion().p(x, x, t), ValueError, output)
 
 
+@pytest.mark.parametrize(
+    "timesteps",
+    [[5, 3], [3, 3], [-1, 3], [5000], [0.5], [], [[1, 2]]],
+)
+def test_timesteps_to_visit_rise(timesteps):
+    wrong = np.array(timesteps)
+    refused(lambda: Diffusion(D.config, wrong), ValueError, "timesteps are .* rising")
+
+
+@pytest.mark.parametrize("times", [t + 1, t - 1, t.float()])
+def test_coefficients_are_of_timesteps(times):
+    for call in (D.x0_from_noise, D.noise_from_x0, D.posterior_mean):
+        order = (x, x, times) if call == D.posterior_mean else (x, times, x)
+        refused(lambda c=call, o=order: c(*o), ValueError, "t must be int64 .* to 999")
+
+
+def test_a_batch_may_be_empty(calls):
+    "Nothing in, nothing out."
+    for name, call in calls.items():
+        found = call(x[:0], t[:0], y[:0])
+        assert len(found.x0 if name == "p" else found) == 0
+
+
+def test_networks_and_images_are_on_one_device():
+    for network in (UNet(UNET).to("meta"), Classifier(CLASSIFIER).to("meta")):
+        args = (x, t, y)[: 3 if isinstance(network, UNet) else 2]
+        refused(lambda n=network, a=args: n(*a), ValueError, "images are on cpu")
+
+
+@pytest.mark.parametrize(
+    "answer", [None, np.zeros((4, 2, 8, 8)), t.float(), x[:1], torch.zeros(4, 3, 8, 8)]
+)
+def test_denoisers_give_noise(answer):
+    model = lambda x_t, t, labels=None: answer
+    plain = Diffusion(DiffusionConfig(variance="small"))
+    small = SmallClassifier(1, 10)
+    for call in (
+        lambda: denoising_loss(D, model, x, t, y),
+        lambda: denoising_loss(plain, model, x, t, y),
+        lambda: list(solve(DDIM(5), D, predictor(model), x)),
+        lambda: Denoised(small, model, D)(x, t),
+        lambda: ScoreMatchingLoss(D, 1.0, model)(small, x, y, t, x),
+    ):
+        refused(call, ValueError, "not noise like x_t|output channels")
+
+
+def test_networks_in_the_wrong_place():
+    classifier, unet = Classifier(CLASSIFIER), UNet(UNET)
+    swapped = "are two networks swapped"
+    for call in (
+        lambda: denoising_loss(D, classifier, x, t, y),
+        lambda: pgd(lambda images: images.flatten(1), x, t, y),
+        lambda: log_prob_gradient(lambda images: images.flatten(1), x, t, y),
+        lambda: ScoreMatchingLoss(D, 1.0, classifier)(classifier, x, y, t, x),
+    ):
+        refused(call, TypeError, swapped)
+    refused(lambda: pgd(unet, x, t, y), ValueError, "needs labels")
+
+
+@pytest.mark.parametrize("solver", [DDPM(5), DPMSolver2M(5, stochastic=True)])
+@pytest.mark.parametrize("drawn", [None, x[:1], x.numpy()[:1]])
+def test_noise_is_like_the_images(solver, drawn):
+    predict = predictor(lambda x, t: torch.zeros(4, 2, 8, 8))
+    run = lambda: list(solve(solver, D, predict, x, lambda: drawn))
+    refused(run, ValueError, "noise gives .*, not noise like x")
+
+
+LOSSES = (
+    *(ClassifierLoss(D), SingleStepLoss(D, L2(0.5)), SmoothingLoss(D, 0.5)),
+    *(GradientPenaltyLoss(D, 1.0), JointEnergyLoss(D, 1.0)),
+    ScoreMatchingLoss(D, 1.0, UNet(UNetConfig(**SHAPE, null_label=True))),
+)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("small", [False, True])
+def test_losses_take_batches(loss, small):
+    model = SmallClassifier(1, 10) if small else Classifier(CLASSIFIER)
+    for labels in (y + 7, y - 100, y.float(), y[:2]):
+        refused(
+            lambda y=labels: loss(model, x, y, t, x), (TypeError, ValueError), "labels"
+        )
+    assert loss(model, x, y, t, x)["loss"].shape == (4,)
+
+
+def test_a_mixture_takes_its_own_points_and_labels():
+    two = Mixture(torch.randn(3, 2), 0.5)
+    points = torch.zeros(4, 2, 1, 1)
+    refused(lambda: two.classifier(x, t), ValueError, r"\(N, 2, 1, 1\), not")
+    for labels in (y, y - 2):
+        refused(
+            lambda y=labels: two.denoiser(points, t, y), ValueError, "the mixture knows"
+        )
+
+
 def test_networks_of_another_length():
     long = UNet(UNetConfig(**SHAPE, timesteps=4000))
     assert long(x, torch.full((4,), 3999), y).shape == (4, 2, 8, 8)
@@ -137,6 +262,20 @@ def test_networks_of_another_length():
         (lambda: L2(-1.0), "eps is -1.0"),
         (lambda: Linf(float("nan")), "eps is nan"),
         (lambda: Linf(float("inf")), "eps is inf"),
+        (lambda: L2(1e30), "eps is 1e.30"),
+        (lambda: Linf(1e308), "eps is 1e.308"),
+        (lambda: Attack(step_size=1e30), "step_size is 1e.30"),
+        (lambda: DiffusionConfig(steps=10**9), "steps is 1000000000"),
+        (lambda: cosine_betas(10**15), "steps is 1000000000000000"),
+        (lambda: evenly_strided(3, 10**9), "steps is 1000000000"),
+        (lambda: UNetConfig(8, depth=10**9), "depth is 1000000000"),
+        (lambda: UNetConfig(8, width=32 * 10**6), "width is 32000000"),
+        (lambda: UNetConfig(2**40), "image_size is 1099511627776"),
+        (lambda: Sampling(sampler="none"), "unknown sampler 'none'"),
+        (lambda: noise_like(x, 2**63), "seed is 9223372036854775808"),
+        (lambda: orders_figure({"a": {}}), "errors.a"),
+        (lambda: orders_figure({"a": {10: 0.0, 20: 1.0}}), "errors.a.10 is 0.0"),
+        (lambda: Mixture(torch.zeros(0, 3), 1.0), "means must have the shape"),
         (lambda: Attack(0.5), "threat is 0.5: it must be an instance of Threat"),
         (lambda: Attack(steps=0), "steps is 0"),
         (lambda: Attack(step_size=-0.1), "step_size is -0.1"),
@@ -188,6 +327,25 @@ class Own:
 
     def project(self, x, center):
         return L2(self.eps).project(x, center)
+
+
+class Broken(Own):
+    "One that forgets to return its images."
+
+    def project(self, x, center):
+        pass
+
+
+def test_a_threat_gives_images():
+    attack = Attack(Broken(), early_stop=False)
+    network = randomised(Classifier(CLASSIFIER))
+    refused(lambda: attack(network, x, t, y), ValueError, "gives None, not images")
+
+
+def test_no_budget_moves_nothing():
+    network = randomised(Classifier(CLASSIFIER))
+    for threat in (L2(0.0), Linf(0.0)):
+        assert pgd(network, x, t, y, threat, early_stop=False).equal(x)
 
 
 def test_a_threat_of_ones_own():
