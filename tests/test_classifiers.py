@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
@@ -15,6 +16,7 @@ from rcg.running.classifiers import (
     custom_classifier,
     labels_named,
     load_custom_classifier,
+    named_judge,
     wanted_by,
 )
 from rcg.running.files import load_json
@@ -41,6 +43,62 @@ def test_what_is_not_known_is_asked_for(tmp_path):
     save_tensors(tmp_path / "other.safetensors", {"1.weight": torch.ones(2, 5)})
     with pytest.raises(ValueError, match="not those of this Sequential"):
         clean_classifier(network, tmp_path / "other.safetensors", size=None)
+
+
+def test_weights_that_are_not_finite(own, tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    tensors = {k: v + torch.nan for k, v in network.state_dict().items()}
+    save_tensors(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ValueError, match="weights that are not finite numbers"):
+        clean_classifier(network, tmp_path / "a.safetensors", size=None)
+    name = "own_networks:Knowing"
+    model = custom_classifier(name, preset("digits").classifier)
+    tensors = {k: v + torch.inf for k, v in model.state_dict().items()}
+    save_tensors(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ValueError, match="weights that are not finite numbers"):
+        load_custom_classifier(tmp_path / "a.safetensors", "digits", architecture=name)
+
+
+@pytest.mark.parametrize(
+    "wanted, message",
+    [
+        (dict(std=(0.0,)), "std.0 is 0.0: it must be"),
+        (dict(std=(-1.0,)), "std.0 is -1.0: it must be"),
+        (dict(std=(torch.nan,)), "std.0 is nan"),
+        (dict(mean=(torch.inf,)), "mean.0 is inf"),
+        (dict(mean=(), std=()), "mean is .* and std .*: pass one of each a channel"),
+        (dict(std=(0.5, 0.5)), "mean is .* and std .*: pass one of each a channel"),
+        (dict(size=0), "size is 0"),
+        (dict(side=8), "no argument 'side'"),
+        (dict(weights="DEFAULT"), "weights is 'DEFAULT'"),
+    ],
+)
+def test_how_images_cannot_be_seen(wanted, message):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    known = dict(size=None, mean=(0.5,), std=(0.5,))
+    with pytest.raises(ValueError, match=message):
+        clean_classifier(network, **known | wanted)
+
+
+def test_weights_of_torchvision_for_something_else():
+    weights = torchvision.models.detection.FasterRCNN_ResNet50_FPN_Weights.DEFAULT
+    with pytest.raises(ValueError, match="does not say how it wants to see images"):
+        wanted_by(nn.Linear(2, 3), weights)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("timm:nothing", "judge 'timm:nothing' cannot be had: Unknown model"),
+        ("torchvision:nothing", "judge 'torchvision:nothing' cannot be had: Unknown"),
+        ("own_networks:number", "judge 'own_networks:number' cannot be imported"),
+        ("divides:plain", "judge 'divides:plain' cannot be imported: .*division"),
+        ("digits", "judge 'digits' cannot be imported: it must be like"),
+    ],
+)
+def test_judges_that_are_none(own, name, message):
+    with pytest.raises(ValueError, match=message):
+        named_judge(name)
 
 
 def test_names_of_classes():
@@ -91,13 +149,25 @@ def no_network(config):
 
 def no_settings():
     return None
+
+def nothing(config):
+    return None
+
+class Undefined(Knowing):
+    def forward(self, x, t):
+        return super().forward(x, t) / 0
+
+number = 3
 """
+BROKEN = {"divides": "1 / 0", "misspelt": "def", "leaves": "raise SystemExit(3)"}
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     "The module `own_networks`, where a command would find it."
     (tmp_path / "own_networks.py").write_text(OWN)
+    for name, source in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_networks", raising=False)
 
@@ -165,6 +235,12 @@ def test_a_network_of_images_is_told_t(own):
         ("own_networks:colour", r"makes no classifier of images \(2, 1, 8, 8\)"),
         ("own_networks:no_network", "makes no classifier"),
         ("own_networks:no_settings", "takes 0 positional arguments"),
+        ("own_networks:nothing", "network is None: it must be an instance of Module"),
+        ("own_networks:Undefined", "gives logits that hold NaN"),
+        ("own_networks:number", "it is an? int, not a function"),
+        ("divides:plain", "cannot be imported: .*division by zero"),
+        ("misspelt:plain", "cannot be imported: .*invalid syntax"),
+        ("leaves:plain", "cannot be imported: .*3"),
         ("torch.nn:Identity", r"gives \(2, 1, 8, 8\) for two images, not logits"),
     ],
 )

@@ -423,7 +423,10 @@ BAD_CALLS = [
     (dict(generator=3), "generator is 3"),
     (dict(latents=None, generator=[torch.Generator()]), "generator has 1 for 2 labels"),
     (dict(latents=3), "latents is 3"),
-    (dict(latents=torch.ones(3, 1, 8, 8)), "2 labels need as many starting noises"),
+    (
+        dict(latents=torch.ones(3, 1, 8, 8)),
+        "must have the shape .2, C, H, W., one for each",
+    ),
     (dict(latents=torch.ones(2, 3, 8, 8)), r"images \(N, 1, H, W\) with sides divis"),
     (dict(latents=torch.ones(2, 1, 8, 7)), r"images \(N, 1, H, W\) with sides divis"),
     (dict(callback_on_step_end=3), "callback_on_step_end is 3"),
