@@ -102,19 +102,26 @@ class DiffusionConfig:
                 "it would add infinite noise"
             )
 
-# %% ../nbs/01_diffusion.ipynb #019c7a1a
+# %% ../nbs/01_diffusion.ipynb #0c3fb5b4
+def _picked(table: Tensor, t: Tensor) -> Tensor:
+    "The values at t (N,), as (N, 1, 1, 1)."
+    try:  # an index below 0 would count from the end
+        return table.index_select(0, t).view(-1, 1, 1, 1)
+    except (IndexError, RuntimeError):
+        wanted = f"from 0 to {len(table) - 1}"
+        raise ValueError(f"t must be int64 (N,), {wanted}") from None
+
+
 def _check_rising(timesteps: np.ndarray, steps: int):
+    "Raise `ValueError` unless these are some of so many timesteps, in their order."
     whole = timesteps.ndim == 1 and len(timesteps) and timesteps.dtype.kind in "iu"
-    if (
-        not whole
-        or not 0 <= timesteps[0] <= timesteps[-1] < steps
-        or (np.diff(timesteps) < 1).any()
-    ):
+    ends = np.concatenate([[-1], timesteps, [steps]]) if whole else np.zeros(2)
+    if (np.diff(ends) < 1).any():
         raise ValueError(
             f"timesteps are {timesteps}: pass rising integers from 0 to {steps - 1}"
         )
 
-
+# %% ../nbs/01_diffusion.ipynb #019c7a1a
 def _coefficients(
     alpha: np.ndarray,  # (T,) float64 signal at every timestep
     timesteps: np.ndarray,  # the ones visited, rising
@@ -168,12 +175,7 @@ class NoisingProcess:
         if device not in self._tables:
             tables = {k: v.to(t.device) for k, v in self._tables["cpu"].items()}
             self._tables[device] = tables
-        try:  # an index below 0 would count from the end
-            return self._tables[device][name].index_select(0, t).view(-1, 1, 1, 1)
-        except (IndexError, RuntimeError):
-            raise ValueError(
-                f"t must be int64 (N,), from 0 to {self.config.steps - 1}"
-            ) from None
+        return _picked(self._tables[device][name], t)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
         "x_t from x_0 and standard normal noise (Eq. 3). Raises as `check_inputs` does."

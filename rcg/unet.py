@@ -300,10 +300,9 @@ class Encoder(Parts, OnHub):
     def check(self, x: Tensor, t: Tensor, labels: Tensor | None = None, classes=None):
         "Raise as `check_inputs` does, and `ValueError` for images of another shape."
         check_inputs(x, t, labels, self.config.timesteps, classes)
-        if (device := self.time_embed[0].weight.device) != x.device:
-            raise ValueError(
-                f"images are on {x.device}, but the model on {device}: move one of them"
-            )
+        here = self.time_embed[0].weight.device
+        if x.device != here:
+            raise ValueError(f"images are on {x.device}, the model on {here}: move one")
         if x.shape[1:] != self.shape:
             takes = f"(N, {', '.join(map(str, self.shape))})"
             raise ValueError(f"this model takes images {takes}, not {tuple(x.shape)}")

@@ -30,10 +30,12 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
+import diffusers
 import matplotlib
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -51,8 +53,10 @@ from rcg.checkpoints import load_classifier
 from rcg.classifier import Classifier, ClassifierConfig
 from rcg.gradients import gradient_score, score_figure
 from rcg.guidance import classifier_guidance
+from rcg.interop import DiffusersDenoiser, RobustGuidancePipeline, to_diffusers
 from rcg.lab import views
 from rcg.running import files, images, presets, runs, sweeps
+from rcg.running.classifiers import CustomClassifier
 from rcg.running.commands import SamplingJob
 from rcg.survey import answers, making, opinions
 from rcg.unet import UNet, UNetConfig
@@ -87,7 +91,7 @@ LEFT_OUT = {
         running.checkpoints.main running.commands.main running.commands.parse
         survey.serving.main
         survey.serving.serve""",
-    "a part of `Attack`, which has checked": "attack.going_on",
+    "parts of `Attack`, which has checked": "attack.going_on attack.moved_by",
     "parts of `denoising_loss`, which has checked": """
         diffusion.pixel_log_likelihood diffusion.gaussian_kl""",
     "parts of solvers and of `Guided`, which have checked": """
@@ -99,14 +103,25 @@ LEFT_OUT = {
     "decorators and what notebooks call, tried in their notebook": """
         running.settings.checked running.settings.settings
         running.settings.notebook_parameters""",
-    "for the networks of others, see tests/test_interop.py and test_hub.py": """
-        interop.* running.hub.* running.classifiers.*""",
+    "parts of `to_diffusers` and `from_diffusers`, which have checked": """
+        interop.networks.head_channels interop.networks.heads_setting
+        interop.networks.empty_model interop.networks.in_order
+        interop.networks.paired_blocks interop.networks.weighted
+        interop.networks.paired_layers interop.networks.check_same""",
+    "parts of denoisers, guiders and pipelines, which have checked": """
+        interop.denoisers.to_noise interop.denoisers.from_noise
+        interop.pipeline.model_output interop.pipeline.guided_output
+        interop.pipeline.finishing interop.pipeline.step_options
+        interop.pipeline.as_component""",
+    "made by diffusers, and checked when called (tests/test_interop.py)": """
+        interop.networks.ADMUNet2DModel interop.pipeline.GuidanceClassifier
+        interop.pipeline.PipelineParts interop.pipeline.RobustGuidancePipeline""",
+    "what networks inherit": "running.hub.OnHub",
     "blocks and networks of torchvision, and the command (tests/test_evaluator.py)": """
         evaluator.pooled_by evaluator.average_pool evaluator.max_pool
         evaluator.TensorFlowInception evaluator.Activations evaluator.main
         evaluator.tensorflow_inception evaluator.activations evaluator.adm_scores
         evaluator.tensorflow_resize evaluator.npz_images""",
-    "young, and checked by its own test": "running.report.*",
     "contexts that take a network or nothing": """
         classifier.frozen training.evaluating""",
     "reads our own source only (tests/test_docs.py)": "running.site.*",
@@ -119,7 +134,8 @@ LEFT_OUT = {
         running.settings.shown running.tensors.is_dense""",
     "a part of `identity`, which has checked": "training.files_listed",
     "need a download (tests/test_paths.py, tests/test_download.py)": """
-        metrics.Inception metrics.DINOv2 running.downloads.fetch data.cifar10""",
+        metrics.Inception metrics.DINOv2 running.downloads.fetch data.cifar10
+        interop.denoisers.downloaded""",
     "takes what pydantic has found": "running.settings.in_words",
     "widgets that hold others (tests/test_explore.py)": """
         lab.widgets.Explorer lab.widgets.ImageChoice lab.widgets.AttackChoice
@@ -202,6 +218,7 @@ class World:
         training.save_tensors(root / "weights.safetensors", weights)
         training.save_tensors(root / "unet.safetensors", self.unet.state_dict())
         (root / "names.txt").write_text("x\ny\n")
+        self._others(root)
         both = {"robust": root / "a.npz", "vanilla": root / "b.npz"}
         self.survey = making.make_survey(root / "survey", both, 4)
         self.answers = answers.Answers(self.survey)
@@ -210,6 +227,26 @@ class World:
         for place in range(1, 4):
             self.answers.task(self.rater, place)
             answers.give(self.answers, self.rater, place, "left", 1.5)
+
+    def _others(self, root: Path):
+        "What belongs to other libraries, and folders as they have them."
+        self.scheduler = diffusers.DDIMScheduler()
+        self.theirs = to_diffusers(self.unet)
+        self.denoiser = DiffusersDenoiser(self.theirs, self.scheduler)
+        self.pipe = RobustGuidancePipeline(self.unet, self.scheduler, self.classifier)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.pipe.save_pretrained(root / "pipeline")
+        self.classifier.save_pretrained(root / "hub")
+        self.plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+        training.save_tensors(root / "plain.safetensors", self.plain.state_dict())
+        self.custom = CustomClassifier(self.plain, self.classifier.config).eval()
+        own = CustomClassifier(self.classifier, self.classifier.config)
+        training.save_tensors(root / "own.safetensors", own.state_dict())
+        network = {"channels": 1, "image_size": 8}
+        record = dict(kind="a training", classes=["a"], data="0", network=network)
+        record |= dict(diffusion={"steps": 9, "schedule": "linear"}, attack=None)
+        files.save_json(root / "run" / "settings.json", record)
+        files.write_table(root / "run" / "history.csv", [{"iteration": 1}])
 
     def state(self) -> training.TrainingState:
         network = Classifier(ClassifierConfig(**SHAPE, head_width=32))
@@ -382,6 +419,51 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.Real": lambda: {},
         "guidance.discriminator_guidance": lambda: dict(discriminator=logits),
         "guidance.Smoothed": lambda: dict(term=logits, copies=2, deviation=0.1),
+        "classifier.Classifier.save_pretrained": lambda: dict(
+            self=c, folder=out(), records="a"
+        ),
+        "classifier.Classifier.from_pretrained": lambda: dict(
+            name=w.root / "hub", device="cpu", dtype=torch.float32
+        ),
+        "interop.networks.unet2d_settings": lambda: dict(config=u.config),
+        "interop.networks.to_diffusers": lambda: dict(unet=u),
+        "interop.networks.unet_config": lambda: dict(model=w.theirs, null_label=True),
+        "interop.networks.from_diffusers": lambda: dict(
+            model=w.theirs, null_label=True
+        ),
+        "interop.denoisers.TabulatedConfig": lambda: dict(
+            steps=3, variance="small", table=(0.1, 0.2, 0.3)
+        ),
+        "interop.denoisers.process_of": lambda: dict(
+            scheduler=w.scheduler, learned=True
+        ),
+        "interop.denoisers.DiffusersDenoiser": lambda: dict(
+            unet=w.theirs, scheduler=w.scheduler, null_label=10
+        ),
+        "interop.denoisers.DiffusersDenoiser.forward": lambda: dict(
+            self=w.denoiser, x_t=x, t=t, labels=y
+        ),
+        "interop.denoisers.saved_scheduler": lambda: dict(folder=w.root / "pipeline"),
+        "interop.denoisers.load_denoiser": lambda: dict(
+            folder=w.root / "pipeline", scheduler=w.scheduler, null_label=10
+        ),
+        "interop.pipeline.Scheduled": lambda: dict(
+            steps=5, scheduler=w.scheduler, options={}
+        ),
+        "interop.pipeline.RobustGuidancePipeline.__call__": lambda: dict(
+            self=w.pipe,
+            class_labels=[0, 1, 2, 3],
+            guidance_scale=0.1,
+            num_inference_steps=2,
+            guidance=term,
+            latents=x,
+            output_type="pt",
+            callback_on_step_end=lambda *_: None,
+            callback_on_step_end_tensor_inputs=["latents"],
+        ),
+        "interop.pipeline.ClassifierGuider": lambda: dict(
+            classifier=c, scheduler=w.scheduler, labels=y
+        ),
         "lab.views.Lab": lambda: dict(
             classifiers=both, diffusion=D, images=w.digits, first=0
         ),
@@ -486,12 +568,45 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "running.checkpoints.class_names": lambda: dict(
             about={"classes": ["a", "b"]}, classes=2
         ),
+        "running.checkpoints.check_weights": lambda: dict(
+            tensors={"a": x}, source="a.pt"
+        ),
+        "running.checkpoints.load_network": lambda: dict(
+            kind=Classifier, config=c.config, path=w.root / "weights.safetensors"
+        ),
         "running.checkpoints.load_unet": lambda: dict(path="digits-denoiser"),
         "running.checkpoints.load_classifier": lambda: dict(
             path=w.root / "weights.safetensors", preset_name="digits"
         ),
         "running.checkpoints.convert": lambda: dict(
             path=w.root / "a.safetensors", target=out("a.safetensors")
+        ),
+        "running.classifiers.wanted_by": lambda: dict(
+            network=w.plain,
+            weights=torchvision.models.MobileNet_V3_Small_Weights.IMAGENET1K_V1,
+        ),
+        "running.classifiers.clean_classifier": lambda: dict(
+            network=copy.deepcopy(w.plain),
+            path=w.root / "plain.safetensors",
+            size=8,
+            mean=(0.5,),
+            std=(0.5,),
+        ),
+        "running.classifiers.named_judge": lambda: dict(name="digits-robust"),
+        "running.classifiers.knows_t": lambda: dict(network=c),
+        "running.classifiers.CustomClassifier": lambda: dict(
+            network=w.plain, config=c.config, width=8
+        ),
+        "running.classifiers.CustomClassifier.forward": lambda: dict(
+            self=w.custom, x_t=x, t=t
+        ),
+        "running.classifiers.custom_classifier": lambda: dict(
+            architecture="rcg.classifier:Classifier", config=c.config
+        ),
+        "running.classifiers.load_custom_classifier": lambda: dict(
+            path=w.root / "own.safetensors",
+            preset_name="digits",
+            architecture="rcg.classifier:Classifier",
         ),
         "running.commands.TrainingJob": lambda: dict(
             data="digits",
@@ -543,6 +658,14 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "running.files.markdown_table": lambda: dict(rows=w.rows),
         "running.files.save_arrays": lambda: dict(path=out(), a=np.ones(3)),
         "running.files.load_arrays": lambda: dict(path=w.root / "a.npz"),
+        "running.hub.fetched": lambda: dict(get=Path, name="a"),
+        "running.hub.names_by_label": lambda: dict(
+            id2label={0: "a", 1: "b"}, classes=2
+        ),
+        "running.hub.run_card": lambda: dict(
+            folder=w.root / "run", accuracy=[{"t": 0, "clean": 0.9}], licence="a"
+        ),
+        "running.hub.text_of": lambda: dict(facts={"a": 1}),
         "running.images.printable": lambda: dict(path="a/b"),
         "running.images.read_image": lambda: dict(
             path=w.root / "pictures" / "cat" / "0.png"
@@ -595,6 +718,28 @@ def good() -> dict[str, typing.Callable[[], dict]]:
             for f in dataclasses.fields(presets.DIGITS)
         },
         "running.presets.preset": lambda: dict(name="digits"),
+        "running.report.classifier_report": lambda: dict(
+            classifier=c,
+            diffusion=D,
+            images=x,
+            labels=y,
+            attack=attack,
+            timesteps=[0, 100],
+            unet=u,
+        ),
+        "running.report.scale_report": lambda: dict(
+            unet=u,
+            diffusion=D,
+            classifier=c,
+            judge=lambda images: images.flatten(1)[:, :10],
+            labels=y,
+            scales=[0.0, 0.1],
+            sampler="ddim",
+            steps=2,
+        ),
+        "running.report.recommended_scale": lambda: dict(
+            shares={0.0: metrics.Interval(0.5, 0.4, 0.6)}
+        ),
         "running.runs.claim": lambda: dict(path=out(), patience=0.0),
         "running.runs.is_claimed": lambda: dict(path=out()),
         "running.runs.owned": lambda: dict(folder=out(), patience=0.0),
@@ -1020,6 +1165,12 @@ ANYTHING = {
     ("running.settings.differences", "now"): "anything that JSON holds",
     ("running.settings.differences", "name"): "anything that JSON holds",
     ("running.checkpoints.class_names", "about"): "the headers of others",
+    ("running.checkpoints.check_weights", "tensors"): "no tensors are finite",
+    ("running.hub.text_of", "facts"): "anything has a text",
+    ("running.hub.run_card", "accuracy"): "numbers are shown as they are",
+    ("running.hub.fetched", "get"): "a function of huggingface_hub",
+    ("interop.pipeline.ClassifierGuider", "labels"): "checked with the images",
+    ("interop.pipeline.Scheduled", "options"): "what `step` of the scheduler takes",
     ("data.mirrored", "image"): "a change of images looks at nothing",
     ("running.files.save_arrays", "a"): "arrays of anything but objects",
     ("running.files.save_json", "value"): "results may be anything that JSON holds",

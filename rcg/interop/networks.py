@@ -14,6 +14,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import nn
 
+from ..running.settings import checked
 from ..unet import AttentionBlock, ResBlock, UNet, UNetConfig
 
 # %% ../../nbs/interop/00_networks.ipynb #acdd645b
@@ -31,6 +32,7 @@ def heads_setting(
     return used.pop() if len(used) == 1 else widths
 
 # %% ../../nbs/interop/00_networks.ipynb #652bda6a
+@checked
 def unet2d_settings(config: UNetConfig) -> dict:
     """The arguments of the `UNet2DModel` of this shape.
 
@@ -163,6 +165,7 @@ def to_diffusers(
     return model.eval()
 
 # %% ../../nbs/interop/00_networks.ipynb #373a0d0a
+@checked
 def unet_config(
     model: UNet2DModel,
     **changes,  # what its configuration doesn't say: `null_label`, `timesteps`

@@ -108,7 +108,7 @@ def named_judge(
         return lambda images: judge(images.to(device))
     if name in SHIPPED:
         network = load_classifier(name, device=device)
-    elif run_path(name).is_dir():
+    elif name and run_path(name).is_dir():
         network = Classifier.from_pretrained(run_path(name), device)
     else:
         return imported(name, "judge")
