@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rcg.attack import L2, Attack
-from rcg.data import digits
+from rcg.data import digits, min_max
 from rcg.diffusion import Diffusion
 from rcg.figures import (
     accuracy_figure,
@@ -14,15 +14,18 @@ from rcg.figures import (
     gradient_figure,
     greatest_losses,
     nearest_real,
+    pairs_figure,
     samples_figure,
     spread_steps,
     training_figure,
 )
 from rcg.gradients import (
+    cosine,
     denoiser_gradient,
     gradient_score,
     high_frequency_share,
     linearity,
+    relative_error,
     score_figure,
     stability,
 )
@@ -158,3 +161,121 @@ def test_curves_are_means_of_groups():
     ]
     assert list(figure.axes[0].lines[0].get_xdata()) == [49.5, 149.5]
     plt.close("all")
+
+
+# What is refused
+
+X, LABELS = torch.randn(4, 1, 8, 8).clamp(-1, 1), torch.arange(4)
+D, T0, OF = DIFFUSION, torch.zeros(4).long(), {"a": lambda x, t: x.flatten(1)[:, :4]}
+NAN = {"a": lambda x, t: x.flatten(1)[:, :4] * torch.nan}
+FEATURES, ATTACK = torch.randn(4, 5), Attack(L2(1), 2, targeted=True)
+
+
+def implicit(x=X, t=T0, y=LABELS, classes=10, answer=lambda x: x, weights=None):
+    unet = lambda x, t, labels: answer(x)
+    return denoiser_gradient(unet, D, x, t, y, classes, weights)
+
+
+def step(**values):
+    return [{"step": 1, "kind": "clean", "loss": 0.5, "t 0-99": 0.5} | values]
+
+
+def score(**values):
+    return [{"classifier": "a", "t": 0, "linearity": 1.0} | values]
+
+
+@pytest.mark.parametrize(
+    "call, said",
+    [
+        (lambda: implicit(t=T0 + 1000), "t must be from 0 to 999"),
+        (lambda: implicit(y=LABELS + 7), "labels must be from 0 to 9"),
+        (lambda: implicit(classes=2), "labels must be from 0 to 1"),
+        (lambda: implicit(classes=10**9), "classes is 1000000000"),
+        (lambda: implicit(x=X[0]), r"images must have the shape"),
+        (lambda: implicit(x=X.byte()), "images must be floats"),
+        (lambda: implicit(answer=lambda x: None), "denoiser gives None"),
+        (lambda: implicit(answer=lambda x: x[:2]), r"denoiser gives \(2, 1, 8, 8\)"),
+        (lambda: implicit(weights=torch.ones(3, 3)), "weights must be probabilities"),
+        (lambda: implicit(weights=torch.ones(4, 10)), "weights must be probabilities"),
+        (lambda: implicit(weights=-torch.ones(4, 10)), "weights must be probabilit"),
+        (lambda: implicit(weights=torch.ones(4, 10) * torch.nan), "weights must be"),
+        (lambda: cosine(X[:, :0], X[:, :0]), "pass .N, "),
+        (lambda: relative_error(X, X * 0), "truth is zero"),
+        (lambda: relative_error(X.double() * 1e300, X.double()), "u far from it"),
+        (lambda: linearity(OF["a"], X, T0, LABELS, 1e-30), "length is 1e-30"),
+        (lambda: linearity(NAN["a"], X, T0, LABELS, 1.0), "NaN or infinity"),
+        (lambda: stability(NAN["a"], X, T0, LABELS, 1.0), "NaN or infinity"),
+        (lambda: gradient_figure(NAN, D, X, LABELS), "NaN or infinity"),
+        (lambda: gradient_figure({}, D, X, LABELS), "classifiers"),
+        (lambda: gradient_figure(OF, D, X, LABELS, ()), "timesteps"),
+        (lambda: gradient_figure(OF, D, X, LABELS, (10**30,)), "timesteps"),
+        (lambda: gradient_figure(OF, D, X, LABELS, (0,), cell=1e9), "cell is"),
+        (lambda: attack_figure(OF, X, LABELS, ATTACK, t=10**30), "t is 1000"),
+        (
+            lambda: attack_figure(OF, X, LABELS, ATTACK, 0, ["b"]),
+            "column_labels are 1, but 4",
+        ),
+        (lambda: gradient_score({}, D, X, LABELS), "classifiers"),
+        (lambda: gradient_score(OF, D, X, LABELS, ()), "timesteps"),
+        (lambda: gradient_score(NAN, D, X, LABELS, (0,)), "NaN or infinity"),
+        (lambda: score_figure({}), "rows"),
+        (lambda: score_figure({"a": []}), "rows"),
+        (lambda: score_figure({k: score() for k in "abcd"}), "rows"),
+        (lambda: score_figure({"a": score(linearity=torch.nan)}), "rows .*'linearity'"),
+        (lambda: score_figure({"a": score(t=None)}), "rows .*'t'"),
+        (lambda: score_figure({"a": [{"t": 0, "linearity": 1.0}]}), "no classifier"),
+        (lambda: score_figure({"a": score()}, ("nothing",)), "none of nothing"),
+        (lambda: pairs_figure({"a": X, "b": X[:3]}, [0]), "samples .* must be alike"),
+        (lambda: pairs_figure({"a": X, "b": X[..., :4]}, [0]), "must be alike"),
+        (lambda: pairs_figure({"a": X}, [4]), "chosen pairs below 4, not 4"),
+        (lambda: pairs_figure({"a": X}, [10**30]), "chosen pairs below 4"),
+        (
+            lambda: nearest_real(FEATURES, LABELS, FEATURES[:, :3], LABELS),
+            "differ in width",
+        ),
+        (
+            lambda: nearest_real(FEATURES.double() * 1e200, LABELS, FEATURES, LABELS),
+            "too large",
+        ),
+        (
+            lambda: nearest_real(FEATURES, LABELS + 1j, FEATURES, LABELS),
+            "labels must be",
+        ),
+        (
+            lambda: nearest_real(FEATURES[:0], LABELS[:0], FEATURES, LABELS),
+            "features must be",
+        ),
+        (lambda: spread_steps(10**30, 5), "count is"),
+        (lambda: spread_steps(10**9, 10**9), "columns is"),
+        (lambda: training_figure(step(loss=torch.nan)), "history need .*'loss'"),
+        (lambda: training_figure(step(loss="high")), "history need .*'loss'"),
+        (lambda: training_figure(step(step=None)), "history need .*'step'"),
+        (lambda: training_figure([{"step": 1}]), "history need .*'loss'"),
+        (
+            lambda: accuracy_figure([{"step": 1, "kind": "clean"}]),
+            "rows need .*'t 0-99'",
+        ),
+        (
+            lambda: accuracy_figure(step(**{"t 0-99": torch.inf})),
+            "rows need .*'t 0-99'",
+        ),
+        (lambda: accuracy_figure(step(step="a")), "rows need .*'step'"),
+        (lambda: accuracy_figure([{"step": 1, "t 0-99": 0.5}]), "no column 'kind'"),
+    ],
+)
+def test_what_is_no_gradient_or_figure(call, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        call()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_no_scale_is_too_small_or_too_large(scale):
+    u, v = X * scale, (X + 1) * scale
+    expected = torch.nn.functional.cosine_similarity(X.flatten(1), X.flatten(1) + 1)
+    torch.testing.assert_close(cosine(u, v), expected)
+    assert cosine(u, u).le(1).all() and cosine(u, 0 * u).eq(0).all()
+    high = high_frequency_share(X)
+    for x in (u, u.double() * scale**6):
+        torch.testing.assert_close(high_frequency_share(x), high)
+    assert min_max(X.double() * 8e307).sub(min_max(X)).abs().max() < 1e-6
+    assert stability(OF["a"], X[:0], T0[:0], LABELS[:0], scale).shape == (0,)

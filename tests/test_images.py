@@ -14,7 +14,17 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch.utils.data import Subset, TensorDataset
 
-from rcg.data import Augmented, LabeledImages, batches, digits, min_max, mirrored, mnist
+from rcg.data import (
+    Augmented,
+    LabeledImages,
+    asset,
+    batches,
+    digits,
+    image_grid,
+    min_max,
+    mirrored,
+    mnist,
+)
 from rcg.metrics import ImageSet
 from rcg.running.commands import TrainingJob
 from rcg.running.files import load_arrays, save_arrays
@@ -122,6 +132,33 @@ def test_what_is_no_data_is_said():
     for size, world in ((0, 1), (-2, 1), (3, 2)):
         with pytest.raises(ValueError, match="batch_size is"):
             next(batches(TensorDataset(x, y), size, world=world))
+
+
+def test_streams_have_a_beginning_and_as_many_parts_as_processes():
+    data = TensorDataset(torch.zeros(4, 1, 2, 2), torch.zeros(4, dtype=torch.int64))
+    for changes, said in (
+        (dict(rank=2, world=2), "rank is 2: of 2 processes, the last is 1"),
+        (dict(start=2**62), "start is"),
+        (dict(seed=-1), "seed is -1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            next(batches(data, 2, **changes))
+
+
+def test_grids_and_files_that_are_not_there():
+    x = torch.zeros(4, 1, 2, 2)
+    for changes, said in (
+        (dict(columns=10**9), "columns is"),
+        (dict(cell=1e9), "cell is"),
+        (dict(columns=2, row_labels=["a"]), "row_labels are 1, but 2 are needed"),
+        (dict(columns=2, column_labels=["a"]), "column_labels are 1, but 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            image_grid(x, **changes)
+    with pytest.raises(FileNotFoundError, match="there is no file .*nothing"):
+        asset("nothing")
+    with pytest.raises(ValueError, match="must be floats, not torch.int64$"):
+        min_max(x.long())
 
 
 @pytest.mark.parametrize(
