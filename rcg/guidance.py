@@ -7,7 +7,8 @@ __all__ = ['Term', 'Labels', 'LARGEST', 'Classes', 'IMAGENET_MEAN', 'IMAGENET_ST
            'guided_x0', 'Seen', 'Weighted', 'Guidance', 'as_guidance', 'LogProb', 'asked_for', 'target_of',
            'ClassifierTerm', 'classifier_guidance', 'Static', 'Dynamic', 'Guided', 'check_finite', 'sample_steps',
            'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
-           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed']
+           'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'Cost', 'SeededNoise',
+           'check_labels', 'check_takes', 'in_short', 'input_gradient', 'labels_named', 'name_of']
 
 # %% ../nbs/07_guidance.ipynb #47820ac4
 import math
@@ -45,6 +46,9 @@ from rcg.running.settings import (
     shown,
 )
 from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
+
+_all_ = ["Cost", "SeededNoise", "check_labels", "check_takes", "in_short"]
+_all_ += ["input_gradient", "labels_named", "name_of"]
 
 # %% ../nbs/07_guidance.ipynb #6ed79e44
 @checked

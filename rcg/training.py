@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Workers', 'Trainable', 'CHECKPOINT', 'AFRESH', 'FREE_TO_CHANGE', 'SLOTS', 'DenoiserLoss', 'evaluating',
            'ClassifierLoss', 'TrainingConfig', 'TrainingState', 'NonFiniteLoss', 'train', 'train_denoiser',
-           'train_classifier', 'fit', 'files_listed', 'identity', 'save_state', 'load_state']
+           'train_classifier', 'fit', 'files_listed', 'identity', 'save_state', 'load_state', 'load_tensors',
+           'load_weights', 'save_tensors']
 
 # %% ../nbs/06_training.ipynb #ddbf6eb9
 import math
@@ -57,6 +58,8 @@ from rcg.running.tensors import (
     save_tensors,
     tensors_checksum,
 )
+
+_all_ = ["load_tensors", "load_weights", "save_tensors"]
 
 # %% ../nbs/06_training.ipynb #b74287e9
 @settings

@@ -395,3 +395,8 @@ def test_benchmarks(tmp_path):
     rows = read_table(file)
     assert [row["mode"] for row in rows] == ["float32", "bf16"]
     assert rows[0]["ratio"] == 1
+
+
+def test_more_images_than_can_be_listed_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="images is 100000000: draw 10000000 at most"):
+        sampling(tmp_path, images=10**8).resolve()

@@ -442,7 +442,8 @@ def _trial(plan: TrainingPlan, data: Dataset) -> list[str]:
         losses += [replace(plan.loss, attack=replace(plan.attack, early_stop=False))]
     seconds = [_seconds_per_step(plan, loss, data) for loss in losses]
     checkpoint = plan.folder / "checkpoint.safetensors"
-    done = load_tensors(checkpoint, True)[1]["step"] if checkpoint.exists() else 0
+    about = load_tensors(checkpoint, True)[1] if checkpoint.exists() else {}
+    done = about.get("step", 0)
     left, share = plan.training.steps - done, plan.training.batch_size // job.processes
     speeds = " to ".join(f"{share / s:.3g}" for s in reversed(seconds))
     times = " to ".join(str(timedelta(seconds=round(left * s))) for s in seconds)
