@@ -15,6 +15,7 @@ import importlib
 import inspect
 import io
 import math
+import os
 import pkgutil
 import re
 import signal
@@ -30,7 +31,6 @@ from functools import cache
 from itertools import count, islice
 from pathlib import Path
 
-import diffusers
 import matplotlib
 import numpy as np
 import pytest
@@ -45,6 +45,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 matplotlib.use("Agg")
+os.environ["HF_HUB_OFFLINE"] = "1"  # names of repositories are asked of nobody
+
+import diffusers
 
 import rcg
 from rcg import data, diffusion, figures, guidance, metrics, solvers, training
@@ -75,7 +78,7 @@ LEFT_OUT = {
     "descriptions of types": """
         attack.Threat running.settings.Count running.settings.Natural
         running.settings.Positive running.settings.NonNegative
-        running.settings.Share running.settings.Seed""",
+        running.settings.Share running.settings.Seed metrics.Samples""",
     "layers, whose sizes come from a checked configuration": """
         classifier.AttentionPool unet.ResBlock unet.Downsample unet.Upsample
         unet.AttentionBlock unet.Stage unet.Parts unet.Encoder unet.zeroed unet.norm
@@ -125,7 +128,8 @@ LEFT_OUT = {
     "contexts that take a network or nothing": """
         classifier.frozen training.evaluating""",
     "reads our own source only (tests/test_docs.py)": "running.site.*",
-    "a check of sets that measures call": "metrics.check_sets",
+    "checks of sets and tables, for measures and figures": """
+        metrics.check_sets data.check_numbers""",
     "parts of `save_reference` and `load_reference`, which have checked": """
         running.images.moments running.images.stored_gaussian""",
     "a loss, for `train`, which has checked": "further_metrics.plain_loss",
@@ -237,7 +241,8 @@ class World:
         self.pipe.set_progress_bar_config(disable=True)
         self.pipe.save_pretrained(root / "pipeline")
         self.classifier.save_pretrained(root / "hub")
-        self.plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
+        convolve = nn.Conv2d(1, 1, 1)
+        self.plain = nn.Sequential(convolve, nn.Flatten(), nn.Linear(64, 10)).eval()
         training.save_tensors(root / "plain.safetensors", self.plain.state_dict())
         self.custom = CustomClassifier(self.plain, self.classifier.config).eval()
         own = CustomClassifier(self.classifier, self.classifier.config)
@@ -1166,6 +1171,7 @@ ANYTHING = {
     ("running.settings.differences", "name"): "anything that JSON holds",
     ("running.checkpoints.class_names", "about"): "the headers of others",
     ("running.checkpoints.check_weights", "tensors"): "no tensors are finite",
+    ("running.report.scale_report", "labels"): "as many as there are",
     ("running.hub.text_of", "facts"): "anything has a text",
     ("running.hub.run_card", "accuracy"): "numbers are shown as they are",
     ("running.hub.fetched", "get"): "a function of huggingface_hub",
@@ -1246,6 +1252,9 @@ WORDS = {  # what messages may call an argument instead
     "init_noise": "starting noise|image",
     "unet": "denoiser|model",
     "content": "upload",
+    "latents": "init_noise|image",
+    "class_labels": "label",
+    "guidance_scale": "scale",
     "names": "name|label",
     "file": "csv",
     "samples": "method|path",

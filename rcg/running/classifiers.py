@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from ..classifier import Classifier, ClassifierConfig
-from ..data import check_inputs
 from ..guidance import labels_named, name_of, prepared
 from ..metrics import imported
 from rcg.running.checkpoints import (
@@ -36,7 +35,7 @@ from .files import run_path
 from .presets import preset
 from .settings import checked
 from ..training import evaluating, load_tensors, load_weights
-from ..unet import timestep_embedding, zeroed
+from ..unet import Encoder, timestep_embedding, zeroed
 
 # %% ../../nbs/interop/04_classifiers.ipynb #1a313917
 @checked
@@ -117,7 +116,7 @@ def named_judge(
     return lambda images: network(images[:, :channels].to(device), clean(images))
 
 # %% ../../nbs/interop/04_classifiers.ipynb #73d1845a
-Even = Annotated[int, Field(ge=2, multiple_of=2)]
+Even = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
 
 
 @checked
@@ -140,14 +139,17 @@ class CustomClassifier(nn.Module):
     ):
         super().__init__()
         self.network, self.config, self.classes = network, config, config.classes
+        self.shape = (config.channels, config.image_size, config.image_size)
         self.width, self.time = width, None
         if not knows_t(network):
             last = zeroed(nn.Linear(width, 2 * config.channels))
             self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
 
+    check = Encoder.check  # of images and timesteps
+
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        "The logits, in the dtype of x_t. Raises as `check_inputs`."
-        check_inputs(x_t, t, steps=self.config.timesteps)
+        "The logits, in the dtype of x_t. Raises as `check`."
+        self.check(x_t, t)
         x = x_t.to(next(self.parameters()).dtype)
         if self.time is None:
             return self.network(x, t).to(x_t.dtype)

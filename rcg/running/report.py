@@ -42,7 +42,7 @@ def classifier_report(
         check_takes("unet", unet, "x_t", "t", "labels")
     given, rows = (diffusion, images, labels, timesteps), []
     known = (getattr(network, "classes", None) for network in (unet, classifier))
-    classes = next(filter(None, known), 1 + max(labels.tolist(), default=0))
+    classes = next(filter(None, known), 1 + max(labels.flatten().tolist(), default=0))
     scores = gradient_score({"": classifier}, *given, unet=unet, classes=classes)
     attacked = accuracy(classifier, *given, attack=attack)
     for share, score in zip(attacked, scores):
