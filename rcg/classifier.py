@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from .diffusion import check_inputs
 from .models import called
 from .running.settings import Count, checked, settings, shown
-from .unet import Encoder, EncoderConfig, attend, norm
+from .unet import Encoder, EncoderConfig, Size, attend, norm
 
 # %% ../nbs/04_classifier.ipynb #39db4a91
 class AttentionPool(nn.Module):
@@ -44,7 +44,7 @@ class ClassifierConfig(EncoderConfig):
     "The shape of a classifier."
 
     head_width: Count | None = 64  # channels per attention head
-    classes: Count = 10
+    classes: Size = 10
 
 # %% ../nbs/04_classifier.ipynb #e3b0fd90
 class Classifier(Encoder):

@@ -50,6 +50,7 @@ class SingleStepLoss:
         start = x_t + length * (self.threat.step(x_t, torch.randn_like(x_t), eps) - x_t)
         with evaluating(model):
             descent = -log_prob_gradient(model, start, t, labels)
+        descent = descent.nan_to_num(0, 0, 0)  # of weights that the loss will report
         moved = self.threat.step(start, descent, self.reach * eps)
         shown = self.threat.project(moved, x_t)
         return _answers(checked_logits(model, shown, t, labels), labels)

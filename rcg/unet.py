@@ -70,7 +70,7 @@ class EncoderConfig:
 class UNetConfig(EncoderConfig):
     "The shape of a denoiser."
 
-    classes: Count | None = 10  # None for a model without labels
+    classes: Size | None = 10  # None for a model without labels
     learned_variance: bool = True  # predict v beside the noise
     null_label: bool = False  # a further label, `classes`, that means "any class"
 

@@ -1171,6 +1171,7 @@ ANYTHING = {
     ("running.settings.differences", "name"): "anything that JSON holds",
     ("running.checkpoints.class_names", "about"): "the headers of others",
     ("running.checkpoints.check_weights", "tensors"): "no tensors are finite",
+    ("running.classifiers.clean_classifier", "size"): "None is as they are",
     ("running.report.scale_report", "labels"): "as many as there are",
     ("running.hub.text_of", "facts"): "anything has a text",
     ("running.hub.run_card", "accuracy"): "numbers are shown as they are",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from ..classifier import Classifier, ClassifierConfig
+from ..data import check_inputs
 from ..guidance import labels_named, name_of, prepared
 from ..metrics import imported
 from rcg.running.checkpoints import (
@@ -35,7 +36,7 @@ from .files import run_path
 from .presets import preset
 from .settings import checked
 from ..training import evaluating, load_tensors, load_weights
-from ..unet import Encoder, timestep_embedding, zeroed
+from ..unet import timestep_embedding, zeroed
 
 # %% ../../nbs/interop/04_classifiers.ipynb #1a313917
 @checked
@@ -145,11 +146,12 @@ class CustomClassifier(nn.Module):
             last = zeroed(nn.Linear(width, 2 * config.channels))
             self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), last)
 
-    check = Encoder.check  # of images and timesteps
-
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
-        "The logits, in the dtype of x_t. Raises as `check`."
-        self.check(x_t, t)
+        "The logits, in the dtype of x_t. Raises as `check_inputs`."
+        check_inputs(x_t, t, steps=self.config.timesteps)
+        if x_t.shape[1:] != self.shape:
+            shapes = f"{('N', *self.shape)}, not {tuple(x_t.shape)}"
+            raise ValueError(f"this model takes images {shapes}")
         x = x_t.to(next(self.parameters()).dtype)
         if self.time is None:
             return self.network(x, t).to(x_t.dtype)
