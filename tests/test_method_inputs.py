@@ -270,6 +270,8 @@ def test_networks_of_another_length():
         (lambda: evenly_strided(3, 10**9), "steps is 1000000000"),
         (lambda: UNetConfig(8, depth=10**9), "depth is 1000000000"),
         (lambda: UNetConfig(8, width=32 * 10**6), "width is 32000000"),
+        (lambda: UNetConfig(8, classes=10**12), "classes is 1000000000000"),
+        (lambda: ClassifierConfig(8, classes=10**12), "classes is 1000000000000"),
         (lambda: UNetConfig(2**40), "image_size is 1099511627776"),
         (lambda: Sampling(sampler="none"), "unknown sampler 'none'"),
         (lambda: noise_like(x, 2**63), "seed is 9223372036854775808"),

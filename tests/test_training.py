@@ -17,6 +17,7 @@ from rcg.attack import L2, Attack
 from rcg.classifier import Classifier, ClassifierConfig
 from rcg.data import LabeledImages, digits
 from rcg.diffusion import Diffusion, DiffusionConfig
+from rcg.gradient_training import SingleStepLoss, SmallClassifier
 from rcg.training import (
     CHECKPOINT,
     ClassifierLoss,
@@ -499,3 +500,14 @@ def test_dropping_labels_needs_a_label_for_no_class():
     assert terms["loss"].isfinite().all()
     without = fresh_unet(classes=None)  # gets no labels
     assert DenoiserLoss(Diffusion())(without, *batch())["loss"].isfinite().all()
+
+
+@pytest.mark.parametrize("make", [fresh_classifier, lambda: SmallClassifier(1, 10)])
+def test_weights_that_went_astray_are_reported_by_every_loss(make, tmp_path):
+    for k, loss in enumerate((SingleStepLoss(Diffusion(), L2(0.5)), ClassifierLoss)):
+        loss = loss(Diffusion(), Attack(L2(0.5), 2)) if k else loss
+        model = make()
+        nn.init.constant_([*model.parameters()][-1], math.nan)
+        with pytest.raises(NonFiniteLoss, match="lower the learning rate"):
+            next(train(model, loss, digits(), 1000, CONFIG, tmp_path))
+    assert not [*tmp_path.iterdir()]
