@@ -107,7 +107,10 @@ def kernel_distance(
     rng = np.random.RandomState(seed)
     draw = lambda x: x[torch.from_numpy(rng.choice(len(x), size, replace=False))]
     values = [mmd(draw(real), draw(fake)) for _ in range(subsets)]
-    return float(np.mean(values)), float(np.std(values))
+    found = float(np.mean(values)), float(np.std(values))
+    if not np.isfinite(found).all():
+        raise ValueError("real and fake are too far apart: scale both down")
+    return found
 
 # %% ../nbs/08a_further_metrics.ipynb #1cc67277
 @checked

@@ -107,6 +107,7 @@ def test_what_cannot_be_computed(clouds):
         (lambda x: mmd(1e110 * x, x), "kernel gives NaN or infinity"),
         (lambda x: kernel_distance(x, x, size=3, seed=2**32), "seed is 4294967296"),
         (lambda x: kernel_distance(x, x, 10**9, 3), "subsets is 1000000000"),
+        (lambda x: kernel_distance(1e30 * x, x, 2, 3), "real and fake are too far"),
         (lambda x: inception_score(x, seed=-1), "seed is -1"),
         (lambda x: inception_score(x[:, :0]), "D at least 1"),
         (lambda x: nearest_ratio(x, x, k=1), "k is 1"),

@@ -1130,6 +1130,7 @@ ANYTHING = {
     ("data.LabeledImages", "images"): "bytes, too",
     ("data.LabeledImages", "classes"): "numbers are names",
     ("metrics.features", "images"): "bytes, too",
+    ("further_metrics.recognised", "images"): "bytes, too",
     ("metrics.bootstrap", "labels"): "any integers name classes",
     ("metrics.proportion", "hits"): "as many as there are",
     ("metrics.centred_interval", "resampled"): "as many as there are",

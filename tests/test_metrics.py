@@ -231,6 +231,7 @@ def measured(**changes):
         ),
         (lambda: bootstrap(lambda i: 1.0, torch.ones(5) + 1j, 3), "labels must be"),
         (lambda: bootstrap(lambda i: np.nan, 5, 3), "finite"),
+        (lambda: bootstrap(lambda i: 1.0, 10**12, 3), "labels is 1000000000000"),
         (lambda: proportion(torch.ones(0).bool()), "hits must be"),
         (lambda: measured(labels=torch.zeros(7).long()), "samples must hold a label"),
         (lambda: measured(labels=torch.zeros(8)), "samples must hold a label"),

@@ -143,6 +143,9 @@ def _continue(url: str, part: Path, quiet: bool):
     tag = version.read_text("latin-1") if known else ""
     done = part.stat().st_size if tag and tag.isprintable() else 0
     with _answer(url, done, tag) as answer:
+        page = answer.headers.get_content_type() == "text/html"
+        if page and not url.endswith((".html", ".htm")):
+            raise OSError("a page came in its stead, of a proxy or for signing in")
         if answer.status != 206:  # the whole file, because it is new to us or changed
             done, headers = 0, answer.headers
             part.write_bytes(b"")

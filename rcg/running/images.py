@@ -15,7 +15,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -332,15 +332,19 @@ def _beside(root: Path) -> list[str]:
     return [printable(name) for name in images if not _of_the_system(name)]
 
 
+@cache
+def _warn_once(text: str):
+    warnings.warn(text, stacklevel=6)
+
+
 def _passed_over(root: Path, names: list[str]) -> list[str]:
     "The names, after a warning that counts them by their endings."
     if names:
         endings = Counter(Path(name).suffix.lower() or "no ending" for name in names)
         found = [f"{count} of {end}" for end, count in endings.most_common()]
-        warnings.warn(
+        _warn_once(
             f"files in {printable(root)} are passed over ({_some(found)}): images "
-            f"end in {', '.join(IMAGE_FILES)}, and those of a class lie in its folder",
-            stacklevel=5,
+            f"end in {', '.join(IMAGE_FILES)}, and those of a class lie in its folder"
         )
     return names
 
