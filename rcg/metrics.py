@@ -733,7 +733,7 @@ def imported(
         if not callable(found):
             raise ImportError(f"it is a {type(found).__name__}, not a function")
         return found
-    except (ImportError, AttributeError, TypeError) as e:
+    except (Exception, SystemExit) as e:  # whatever the module does
         raise ValueError(f"{what} {name!r} cannot be imported: {e}") from None
 
 

@@ -35,6 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = server.content[start:]
         self.send_response(206 if start else 200)
         self.send_header("ETag", tag)
+        self.send_header("Content-Type", server.type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.limit])
@@ -54,6 +55,7 @@ def server():
         True,
         [],
     )
+    server.type = "application/octet-stream"
     server.url = f"http://127.0.0.1:{server.server_port}/weights.pt"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -160,6 +162,17 @@ def test_another_file_than_the_first_time_is_refused(server, tmp_path):
     with pytest.raises(OSError, match="instead of .*delete it"):
         download(server.url, path, quiet=True)
     assert not path.exists()
+
+
+def test_the_page_of_a_proxy_is_no_file(server, tmp_path):
+    server.type, server.content = "text/html; charset=utf-8", b"<html>Sign in</html>"
+    with pytest.raises(RuntimeError, match="a page came in its stead.*put it at"):
+        download(server.url, tmp_path / "weights.pt", tries=1, quiet=True)
+    assert not (tmp_path / "weights.pt").exists()
+    assert not (tmp_path / "weights.pt.sha256").exists()
+    server.type, server.content = "application/octet-stream", CONTENT
+    path = download(server.url, tmp_path / "weights.pt", quiet=True)
+    assert path.read_bytes() == CONTENT
 
 
 def test_missing_on_the_server(server, tmp_path):
