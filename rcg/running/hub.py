@@ -91,30 +91,46 @@ def names_by_label(
         )
     return [id2label[k] for k in range(classes)]
 
+# %% ../../nbs/interop/03_hub.ipynb #e4b7d0a9
+def _description(network, records: str) -> tuple[dict, str]:
+    "What `config.json` and the model card say of a network."
+    kind, settings, said = type(network).__name__, asdict(network.config), UNNAMED
+    if given := getattr(network, "class_names", None):
+        names = names_by_label(dict(enumerate(given)), network.classes)
+        settings["id2label"] = dict(enumerate(names))
+        said = f"Its classes, from 0 on: {', '.join(names)}."
+    made = dict(kind=kind, module=kind.lower(), classes=said, records=records)
+    return settings, CARD.format(**made)
+
+
+def _saved_settings(path: Path, network: type) -> tuple:
+    "Settings and names of classes. Raises `ValueError` if they are of something else."
+    facts = load_json(path, kind=dict)
+    id2label = facts.pop("id2label", None)
+    kind = inspect.signature(network.__init__).parameters["config"].annotation
+    try:
+        config = kind(**facts)
+        return config, id2label and names_by_label(id2label, config.classes)
+    except ValueError as e:
+        why = str(e).splitlines()[0]
+        raise ValueError(
+            f"{path} does not describe a {network.__name__} of rcg ({why})"
+        ) from None
+
 # %% ../../nbs/interop/03_hub.ipynb #948efeb1
 class OnHub:
     "`save_pretrained`, `from_pretrained` and `push_to_hub` for a network."
 
     @checked
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        records: str = UNRECORDED,  # Markdown, for the model card
-    ):
-        "Write weights, settings with the names of classes, and a model card."
+    def save_pretrained(self, folder: str | Path, records: str = UNRECORDED):
+        "Write weights, settings with names of classes, and a card with the records."
         from rcg.running.tensors import save_tensors
 
-        folder, kind, about, said = Path(folder), type(self).__name__, {}, UNNAMED
-        if given := getattr(self, "class_names", None):
-            names = names_by_label(dict(enumerate(given)), self.classes)
-            about = {"id2label": dict(enumerate(names))}
-            said = f"Its classes, from 0 on: {', '.join(names)}."
-        save_json(folder / CONFIG, asdict(self.config) | about)
-        tensors = self.state_dict()
-        save_tensors(folder / WEIGHTS, tensors)
-        made = dict(kind=kind, module=kind.lower(), classes=said, records=records)
+        folder, (settings, card) = Path(folder), _description(self, records)
+        save_json(folder / CONFIG, settings)
+        save_tensors(folder / WEIGHTS, self.state_dict())
         with atomic_write(folder / "README.md") as draft:
-            draft.write_text(CARD.format(**made), encoding="utf-8")
+            draft.write_text(card, encoding="utf-8")
 
     @checked
     def push_to_hub(
@@ -142,25 +158,11 @@ class OnHub:
         dtype: torch.dtype = torch.float32,  # of the parameters
         **where,  # of `hf_hub_download`: revision, token, …
     ) -> "OnHub":  # in evaluation mode
-        """The network.
-
-        Raises `OSError` without its files or for damaged ones, and `ValueError` for
-        settings and weights that do not belong to it or are not finite.
-        """
+        "The network. Raises `OSError` for its files, `ValueError` for what they hold."
         from rcg.running.checkpoints import load_network
 
         path, weights = (_found(name, file, where) for file in (CONFIG, WEIGHTS))
-        facts = load_json(path, kind=dict)
-        id2label = facts.pop("id2label", None)
-        kind = inspect.signature(cls.__init__).parameters["config"].annotation
-        try:
-            config = kind(**facts)
-            names = id2label and names_by_label(id2label, config.classes)
-        except ValueError as e:
-            why = str(e).splitlines()[0]
-            raise ValueError(
-                f"{path} does not describe a {cls.__name__} of rcg ({why})"
-            ) from None
+        config, names = _saved_settings(path, cls)
         network = load_network(cls, config, weights, device, dtype)
         network.class_names = names or network.class_names
         return network
