@@ -52,6 +52,8 @@ from rcg.running.settings import (
     settings,
     shown,
 )
+
+# %% ../nbs/06_training.ipynb #b18aed72
 from rcg.running.tensors import (
     load_tensors,
     load_weights,
