@@ -30,7 +30,7 @@ class Threat(Protocol):
     def project(self, x: Tensor, center: Tensor) -> Tensor:
         "The nearest allowed image to x, if `center` is not perturbed."
 
-# %% ../nbs/05_attack.ipynb #d18c9335
+# %% ../nbs/05_attack.ipynb #41f2b5f0
 # beyond any image, and far from where float32 ends
 Budget = Annotated[float, Field(ge=0, le=1e6)]
 
@@ -39,7 +39,7 @@ def _length(x: Tensor) -> Tensor:  # (N, ...) to (N, 1, ..., 1)
     "Euclidean length of every sample."
     return x.flatten(1).norm(dim=1).view(-1, *[1] * (x.ndim - 1))
 
-
+# %% ../nbs/05_attack.ipynb #d18c9335
 @settings
 class L2:
     "Perturbations of Euclidean length at most ε over the whole image."
@@ -79,7 +79,7 @@ class AttackStep(NamedTuple):
     active: Tensor  # (M,) int64 indices of those that will still be moved
     log_prob: Tensor  # (M,) log p(y) of those, before the step; empty at the end
 
-# %% ../nbs/05_attack.ipynb #fd43cfae
+# %% ../nbs/05_attack.ipynb #5786079b
 def going_on(logits: Tensor, y: Tensor, attack: "Attack") -> Tensor:  # (N,) bool
     "Which samples to move on; those without finite logits the loss will report."
     going = logits.isfinite().all(1)
@@ -87,7 +87,7 @@ def going_on(logits: Tensor, y: Tensor, attack: "Attack") -> Tensor:  # (N,) boo
         going &= (logits.argmax(1) == y) != attack.targeted
     return going
 
-
+# %% ../nbs/05_attack.ipynb #fd43cfae
 def moved_by(threat: Threat, x: Tensor, ascent: Tensor, size: float, center: Tensor):
     "The images after one step. Raises `ValueError` if the threat makes none of them."
     moved = threat.project(threat.step(x, ascent, size), center)

@@ -72,7 +72,7 @@ class Classifier(Encoder):
         "The gradient of log p_φ(y | x_t, t) with respect to x_t."
         return log_prob_gradient(self, x_t, t, y)
 
-# %% ../nbs/04_classifier.ipynb #fcaa60bb
+# %% ../nbs/04_classifier.ipynb #9d13cf35
 def as_logits(
     answer,  # of a classifier
     count: int,  # images that it was shown
@@ -84,7 +84,7 @@ def as_logits(
         raise ValueError(f"the classifier gives {found}, not logits (N, classes)")
     return answer.float()
 
-
+# %% ../nbs/04_classifier.ipynb #fcaa60bb
 def checked_logits(
     classifier,  # any function (x_t, t) to logits (N, classes)
     x_t: Tensor,  # (N, C, H, W)
@@ -110,7 +110,7 @@ def frozen(model):
         for p in parameters:
             p.requires_grad_(True)
 
-# %% ../nbs/04_classifier.ipynb #bb51a249
+# %% ../nbs/04_classifier.ipynb #84b63b72
 def gradient_by(
     values: Tensor,  # (N, ...), each image's own
     x: Tensor,  # (N, C, H, W), from which they were computed
@@ -128,7 +128,7 @@ def gradient_by(
         )
     return found[0]
 
-
+# %% ../nbs/04_classifier.ipynb #bb51a249
 @checked
 def input_gradient(
     objective: Callable[[Tensor], Tensor],  # (N, C, H, W) to values of every image

@@ -23,7 +23,7 @@ from .data import check_inputs
 from .models import called
 from .running.settings import Count, Natural, Seed, checked, settings, shown
 
-# %% ../nbs/01_diffusion.ipynb #64bb7e9d
+# %% ../nbs/01_diffusion.ipynb #d20f3ffa
 Timesteps = Annotated[int, Field(ge=1, le=100_000)]  # T
 
 
@@ -34,7 +34,7 @@ def linear_betas(
     "β_t rising evenly, scaled so that T matters little (Ho et al., 2020)."
     return np.linspace(0.1 / steps, 20 / steps, steps, dtype=np.float64)
 
-
+# %% ../nbs/01_diffusion.ipynb #64bb7e9d
 @checked
 def cosine_betas(
     steps: Timesteps,  # T
@@ -46,7 +46,7 @@ def cosine_betas(
 
 SCHEDULES = {"linear": linear_betas, "cosine": cosine_betas}
 
-# %% ../nbs/01_diffusion.ipynb #5ab9279c
+# %% ../nbs/01_diffusion.ipynb #8621e36d
 @checked
 def evenly_spaced(
     count: Count,  # how many timesteps to keep
@@ -61,7 +61,7 @@ def evenly_spaced(
     positions = np.cumsum([0.0] + [(steps - 1) / (count - 1)] * (count - 1))
     return positions.round().astype(np.int64)
 
-
+# %% ../nbs/01_diffusion.ipynb #5ab9279c
 @checked
 def evenly_strided(
     count: Count,  # how many timesteps to keep
@@ -102,7 +102,7 @@ class DiffusionConfig:
                 "it would add infinite noise"
             )
 
-# %% ../nbs/01_diffusion.ipynb #0c3fb5b4
+# %% ../nbs/01_diffusion.ipynb #d2429d66
 def _picked(table: Tensor, t: Tensor) -> Tensor:
     "The values at t (N,), as (N, 1, 1, 1)."
     try:  # an index below 0 would count from the end
@@ -111,7 +111,7 @@ def _picked(table: Tensor, t: Tensor) -> Tensor:
         wanted = f"from 0 to {len(table) - 1}"
         raise ValueError(f"t must be int64 (N,), {wanted}") from None
 
-
+# %% ../nbs/01_diffusion.ipynb #0c3fb5b4
 def _check_rising(timesteps: np.ndarray, steps: int):
     "Raise `ValueError` unless these are some of so many timesteps, in their order."
     whole = timesteps.ndim == 1 and len(timesteps) and timesteps.dtype.kind in "iu"
@@ -252,7 +252,7 @@ def seed_list(
         raise ValueError(f"{count} labels need as many seeds, {some}")
     return found
 
-# %% ../nbs/01_diffusion.ipynb #59381f87
+# %% ../nbs/01_diffusion.ipynb #00568573
 class Prediction(NamedTuple):
     "What a denoiser says of the step from x_t; every field (N, C, H, W)."
 
@@ -260,7 +260,7 @@ class Prediction(NamedTuple):
     log_variance: Tensor  # of the same
     x0: Tensor  # the predicted clean image, clipped if that was asked for
 
-
+# %% ../nbs/01_diffusion.ipynb #99344e66
 def noise_in(
     output: Tensor,  # of a denoiser at x_t
     x_t: Tensor,  # (N, C, H, W)
@@ -276,7 +276,7 @@ def noise_in(
         )
     return output[:, :c]
 
-
+# %% ../nbs/01_diffusion.ipynb #59381f87
 def _noise_and_v(output: Tensor, x_t: Tensor, variance: str) -> tuple[Tensor, ...]:
     "The two parts of a denoiser's output; the first alone for a fixed variance."
     learned, shape = variance == "learned", list(x_t.shape)
@@ -353,7 +353,7 @@ def gaussian_kl(
     squared = (mean1 - mean2) ** 2 * (-log_variance2).exp()
     return 0.5 * (ratio.exp() - ratio - 1 + squared)
 
-# %% ../nbs/01_diffusion.ipynb #1479d9ad
+# %% ../nbs/01_diffusion.ipynb #ff33449c
 class Loss(NamedTuple):
     "Terms of the denoiser's loss; every field (N,)."
 
@@ -361,7 +361,7 @@ class Loss(NamedTuple):
     vb: Tensor  # variational bound in bits per dimension · T/1000; 0 if it is fixed
     total: Tensor  # their sum
 
-
+# %% ../nbs/01_diffusion.ipynb #1479d9ad
 @checked
 def denoising_loss(
     diffusion: Diffusion,  # the process over all timesteps

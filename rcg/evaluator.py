@@ -67,7 +67,7 @@ def tensorflow_resize(
         images = a + (b - a) * share
     return images
 
-# %% ../nbs/08b_evaluator.ipynb #9484d43a
+# %% ../nbs/08b_evaluator.ipynb #ae970693
 def pooled_by(block: type, pool: Callable[[Tensor], Tensor]) -> type:
     "A block of Inception V3 whose last branch pools in this way."
 
@@ -78,7 +78,7 @@ def pooled_by(block: type, pool: Callable[[Tensor], Tensor]) -> type:
 
     return Pooled
 
-
+# %% ../nbs/08b_evaluator.ipynb #9484d43a
 def average_pool(x: Tensor) -> Tensor:
     "The mean of up to 3×3 neighbours, of those that are there."
     return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
@@ -120,13 +120,13 @@ class TensorFlowInception(inception.Inception3):
         "Without the bias, as ADM and torch-fidelity compute them."
         return pooled @ self.fc.weight.detach().T
 
-# %% ../nbs/08b_evaluator.ipynb #0f89d0d5
+# %% ../nbs/08b_evaluator.ipynb #aba3d1a1
 PORT = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth"
 )
 
-
+# %% ../nbs/08b_evaluator.ipynb #0f89d0d5
 def _port() -> Path:
     "The file of the weights, downloaded if it is not there."
     name = PORT.rsplit("/", 1)[1]
@@ -157,7 +157,7 @@ def tensorflow_inception(
         ) from None
     return network.to(device)
 
-# %% ../nbs/08b_evaluator.ipynb #356215dd
+# %% ../nbs/08b_evaluator.ipynb #e852f44e
 def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
     "The shape of images in an array file. Raises `ValueError` for other arrays."
     version = np.lib.format.read_magic(file)
@@ -169,7 +169,7 @@ def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
         raise ValueError(f"arr_0 must be uint8 (N, H, W, 3), not {dtype} {shape}")
     return shape
 
-
+# %% ../nbs/08b_evaluator.ipynb #356215dd
 @contextmanager
 def _opened(path: str | Path):  # of the array file, after its header, and the shape
     "The images in an archive. Raises `OSError` that names it, whatever is wrong."
@@ -200,7 +200,7 @@ def npz_images(
             yield torch.tensor(pixels.reshape(size)).permute(0, 3, 1, 2)
         file.read()  # so that the checksum is looked at
 
-# %% ../nbs/08b_evaluator.ipynb #e61ccce5
+# %% ../nbs/08b_evaluator.ipynb #b7279929
 class Activations(NamedTuple):
     "What is kept of a file of images."
 
@@ -208,7 +208,7 @@ class Activations(NamedTuple):
     pooled_gaussian: Gaussian
     spatial_gaussian: Gaussian
 
-
+# %% ../nbs/08b_evaluator.ipynb #e61ccce5
 @checked
 def activations(
     path: str | Path,  # as `npz_images` takes it
@@ -234,7 +234,7 @@ def activations(
     pooled_gaussian = Gaussian(*moments(pooled.split(1024), Tensor.double))
     return Activations(pooled, pooled_gaussian, spatial_gaussian)
 
-# %% ../nbs/08b_evaluator.ipynb #8eca3033
+# %% ../nbs/08b_evaluator.ipynb #0d4b08f1
 def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], bool]:
     "The statistics of a file, and whether it has images. Raises `OSError`."
     names = ("mu", "sigma", "mu_s", "sigma_s")
@@ -249,7 +249,7 @@ def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], bool]:
             f"{path} is no whole .npz file of arrays ({why}): make or fetch it again"
         ) from None
 
-
+# %% ../nbs/08b_evaluator.ipynb #8eca3033
 def _gaussian(
     path: str | Path, stored: dict, end: str, computed: Gaussian | None, width: int
 ) -> Gaussian | None:

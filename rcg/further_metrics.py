@@ -28,7 +28,7 @@ from rcg.metrics import (
 )
 from .running.settings import Count, Positive, Share, checked, settings, shown
 
-# %% ../nbs/08a_further_metrics.ipynb #108deb55
+# %% ../nbs/08a_further_metrics.ipynb #81d43207
 @settings
 class Cubic:
     "(x·y / D + 1)³, the kernel of the kernel inception distance."
@@ -36,7 +36,7 @@ class Cubic:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:  # (N, D), (M, D) to (N, M)
         return (x @ y.T / x.shape[1] + 1) ** 3
 
-
+# %% ../nbs/08a_further_metrics.ipynb #108deb55
 @settings
 class GaussianKernel:
     "exp(-|x - y|² / 2σ²), the kernel of CMMD."

@@ -55,7 +55,7 @@ class SingleStepLoss:
         shown = self.threat.project(moved, x_t)
         return _answers(checked_logits(model, shown, t, labels), labels)
 
-# %% ../nbs/06a_gradient_training.ipynb #ab3f8d72
+# %% ../nbs/06a_gradient_training.ipynb #c792ab6a
 def _with_gradient(
     model, x: Tensor, t: Tensor, y: Tensor, objective: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:  # logits, and the objective's gradient by x, with its graph
@@ -65,7 +65,7 @@ def _with_gradient(
         logits = checked_logits(model, x, t, y)
         return logits, gradient_by(objective(logits), x, again=True)
 
-
+# %% ../nbs/06a_gradient_training.ipynb #5b3eb15f
 def _squares(x: Tensor) -> Tensor:  # (N, ...) to (N,)
     "The squared length of every sample."
     return x.flatten(1).square().sum(1)
@@ -78,7 +78,7 @@ def _penalised(
     answers = _answers(logits, labels) | {"penalty": penalty}
     return answers | {"loss": answers["loss"] + weight * penalty}
 
-
+# %% ../nbs/06a_gradient_training.ipynb #ab3f8d72
 @settings
 class GradientPenaltyLoss:
     "Cross-entropy + λ |∇ log p(y | x_t, t)|² (Ross and Doshi-Velez, 2018)."

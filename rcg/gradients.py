@@ -24,6 +24,7 @@ from rcg.data import (
     Images,
     check_numbers,
     image_grid,
+    method_colour,
     min_max,
     plain,
 )
@@ -31,7 +32,7 @@ from .diffusion import Diffusion, check_inputs, noise_in, noise_like
 from .running.files import Rows
 from .running.settings import Natural, NonNegative, Positive, checked, shown
 
-# %% ../nbs/09_gradients.ipynb #5bfd3c73
+# %% ../nbs/09_gradients.ipynb #14279f10
 Classifiers = Annotated[dict[str, Callable], Field(min_length=1)]
 Timestep = Annotated[int, Field(ge=0, lt=1_000_000)]
 Timesteps = Annotated[Sequence[Timestep], Field(min_length=1)]
@@ -44,7 +45,7 @@ def _gradient(classifier, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         raise ValueError("classifier gives NaN or infinity: look at its weights")
     return gradient
 
-
+# %% ../nbs/09_gradients.ipynb #5bfd3c73
 @checked
 def gradient_figure(
     classifiers: Classifiers,  # (x_t, t) to logits, by the name to show
@@ -128,7 +129,7 @@ def denoiser_gradient(
         raise ValueError("unet predicts NaN or infinity: look at its weights")
     return own - mean
 
-# %% ../nbs/09_gradients.ipynb #78f8aff9
+# %% ../nbs/09_gradients.ipynb #ad32c0e6
 def _check_pair(**pair: Tensor):
     "Raise `ValueError` unless two gradients have one shape, which begins with N."
     shapes = [tuple(x.shape) for x in pair.values()]
@@ -138,13 +139,13 @@ def _check_pair(**pair: Tensor):
             f"{names} are {shapes[0]} and {shapes[1]}: pass (N, ...) twice"
         )
 
-
+# %% ../nbs/09_gradients.ipynb #ca03070d
 def _scaled(x: Tensor) -> Tensor:  # (N, D) float64
     "Each sample over its largest value, so that squares neither vanish nor overflow."
     x = x.double().flatten(1)
     return x / x.abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
 
-
+# %% ../nbs/09_gradients.ipynb #d7050618
 @checked
 def cosine(
     u: Floats,  # (N, ...)
@@ -154,7 +155,7 @@ def cosine(
     _check_pair(u=u, v=v)
     return F.cosine_similarity(_scaled(u), _scaled(v)).clamp(-1, 1).float()
 
-
+# %% ../nbs/09_gradients.ipynb #78f8aff9
 @checked
 def relative_error(
     u: Floats,  # (N, ...)
@@ -171,7 +172,7 @@ def relative_error(
         raise ValueError("truth is zero, or u far from it, for a sample: leave it out")
     return found
 
-# %% ../nbs/09_gradients.ipynb #a042dc97
+# %% ../nbs/09_gradients.ipynb #3a35f259
 @checked
 def linearity(
     classifier: Callable,  # (x_t, t) to logits
@@ -192,7 +193,7 @@ def linearity(
     ends = [_log_prob(classifier, x, t, y) for x in (x_t + half, x_t - half)]
     return (ends[0] - ends[1]) / (length * norm)
 
-
+# %% ../nbs/09_gradients.ipynb #a042dc97
 def _log_prob(classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     "log p(y | x, t) of every sample."
     with torch.no_grad():
@@ -293,15 +294,15 @@ def score_figure(
             raise ValueError(f"rows have no classifier, or none of {', '.join(names)}")
         check_numbers("rows", found, "t", *there)
     titles = {"high_frequency": "share of high frequencies"}
-    colors = {"unguided": "C7", "vanilla": "C0", "robust": "C1"}
     fig, axes = plt.subplots(2, 2, figsize=(9, 6), layout="constrained")
     for ax, name in zip(axes.flat, names):
         for (data, found), line in zip(rows.items(), ("-o", "--s", ":^")):
-            for kind in dict.fromkeys(row["classifier"] for row in found):
+            kinds = [*dict.fromkeys(row["classifier"] for row in found)]
+            for kind in kinds:
                 own = [row for row in found if row["classifier"] == kind]
                 if name in own[0]:
                     t, values = zip(*((row["t"], row[name]) for row in own))
-                    color, label = colors.get(kind), plain(f"{kind}, {data}")
+                    color, label = method_colour(kind, kinds), plain(f"{kind}, {data}")
                     ax.plot(t, values, line, color=color, label=label, ms=4)
         ax.set(xlabel="t", title=titles.get(name, name))
     fig.legend(*axes.flat[1].get_legend_handles_labels(), loc="outside right")

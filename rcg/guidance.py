@@ -50,7 +50,7 @@ from .solvers import Denoised, SampleStep, Solver, named_solver, shifted, solve
 _all_ = ["Cost", "SeededNoise", "check_labels", "check_takes", "in_short"]
 _all_ += ["input_gradient", "labels_named", "name_of"]
 
-# %% ../nbs/07_guidance.ipynb #6ed79e44
+# %% ../nbs/07_guidance.ipynb #3e7ed2ac
 @checked
 def guided_mean(
     p: Prediction,  # of the step from x_t
@@ -60,7 +60,7 @@ def guided_mean(
     "μ + s σ² g (Dhariwal and Nichol, 2021, Algorithm 1)."
     return shifted(p.mean, p.log_variance.exp(), ((scale, gradient),))
 
-
+# %% ../nbs/07_guidance.ipynb #6ed79e44
 @checked
 def guided_x0(
     process: Diffusion,
@@ -197,7 +197,7 @@ def as_guidance(
         raise TypeError(f"the term {term!r} is no function (x_t, t, y, seen)")
     return Guidance((Weighted(term),))
 
-# %% ../nbs/07_guidance.ipynb #b6af22d4
+# %% ../nbs/07_guidance.ipynb #e21bd5bc
 @settings
 class LogProb:
     "τ₁ f_y - log Σ exp(τ₂ f), the log probability of the label at τ₁ = τ₂ = 1."
@@ -210,13 +210,13 @@ class LogProb:
         log_p = F.log_softmax(self.marginal * logits, 1).gather(1, y)
         return (log_p + (self.joint - self.marginal) * logits.gather(1, y))[:, 0]
 
-
+# %% ../nbs/07_guidance.ipynb #8db98a21
 def asked_for(target: Callable, y: Tensor) -> Tensor:
     "The classes at which a target looks, as far as it says so."
     own = y if isinstance(target, LogProb) else getattr(target, "classes", ())
     return torch.as_tensor(own)
 
-
+# %% ../nbs/07_guidance.ipynb #b6af22d4
 def target_of(answer, y: Tensor, target: Callable) -> Tensor:
     """The target of what a classifier answers, one value per image.
 
@@ -298,7 +298,7 @@ def _numbered(labels: Labels, unet, guidance: Guidance) -> Tensor:
     device = next((p.device for p in parameters), "cpu")
     return labels_named(labels, classes).to(device)
 
-# %% ../nbs/07_guidance.ipynb #bfd4d2b4
+# %% ../nbs/07_guidance.ipynb #3eb604a7
 @settings
 class Static:
     "Clip the expected image to [-limit, limit]."
@@ -308,7 +308,7 @@ class Static:
     def __call__(self, x0: Tensor) -> Tensor:
         return x0.clamp(-self.limit, self.limit)
 
-
+# %% ../nbs/07_guidance.ipynb #bfd4d2b4
 @settings
 class Dynamic:
     "Clip the expected image at a quantile of its absolute values, and rescale it."
@@ -494,7 +494,7 @@ class Sine:
     def __call__(self, time: float) -> float:  # t / T to the factor
         return 1 + self.gain * math.sin(math.pi * time)
 
-# %% ../nbs/07_guidance.ipynb #a76197b3
+# %% ../nbs/07_guidance.ipynb #5c02f2b4
 Classes = Annotated[tuple[Natural, ...], Field(min_length=1)]
 
 
@@ -507,7 +507,7 @@ class AllOf:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, K), (N,) to (N,)
         return F.log_softmax(logits, 1)[:, list(self.classes)].sum(1)
 
-
+# %% ../nbs/07_guidance.ipynb #a76197b3
 @settings
 class AnyOf:
     "log Σ p(k | x): of one of these classes, whatever the label."
@@ -568,13 +568,13 @@ def image_guidance(
     """
     return Guidance((Weighted(CleanTerm(classifier, target, through_denoiser)),))
 
-# %% ../nbs/07_guidance.ipynb #67605e41
+# %% ../nbs/07_guidance.ipynb #48b60fae
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Colour = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Spread = Annotated[float, Field(ge=1e-3, le=1e3)]
 
-
+# %% ../nbs/07_guidance.ipynb #67605e41
 @checked
 def prepared(
     classifier: Callable,  # like those of torchvision and timm: images to logits
@@ -638,7 +638,7 @@ class ContrastTerm:
                 "`null_label`, or pass an unconditional one"
             )
 
-# %% ../nbs/07_guidance.ipynb #04abaaa4
+# %% ../nbs/07_guidance.ipynb #bfdf40c6
 @checked
 def classifier_free(
     w: float = 1.0,  # weight of the difference
@@ -650,7 +650,7 @@ def classifier_free(
     """
     return w * Guidance((Weighted(ContrastTerm(unconditional, labelled=False)),))
 
-
+# %% ../nbs/07_guidance.ipynb #04abaaa4
 @checked
 def autoguidance(
     worse: Callable,  # a smaller or less trained denoiser (x_t, t, labels)
@@ -662,7 +662,7 @@ def autoguidance(
     """
     return (w - 1) * Guidance((Weighted(ContrastTerm(worse)),))
 
-# %% ../nbs/07_guidance.ipynb #f7b87e51
+# %% ../nbs/07_guidance.ipynb #c9446941
 @settings
 class Real:
     "log d / (1 - d) from the logits of generated (0) and real (1)."
@@ -672,7 +672,7 @@ class Real:
     def __call__(self, logits: Tensor, y: Tensor) -> Tensor:  # (N, 2), (N,) to (N,)
         return logits[:, 1] - logits[:, 0]
 
-
+# %% ../nbs/07_guidance.ipynb #f7b87e51
 @checked
 def discriminator_guidance(
     discriminator: Callable,  # (x_t, t) to logits (N, 2): generated, real

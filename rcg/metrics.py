@@ -92,7 +92,7 @@ class Inception:
         network_input = torch.from_numpy(resized).permute(0, 3, 1, 2).float()
         return self.network(network_input.to(self.device)).cpu()
 
-# %% ../nbs/08_metrics.ipynb #26312f1a
+# %% ../nbs/08_metrics.ipynb #4236531c
 def _rows(found, images: Tensor) -> Tensor:  # (N, D) float64, on the CPU
     "What an extractor gives. Raises `ValueError` unless it is a row for each image."
     tensor = isinstance(found, Tensor) and found.ndim == 2
@@ -103,7 +103,7 @@ def _rows(found, images: Tensor) -> Tensor:  # (N, D) float64, on the CPU
         )
     return found.cpu().double()
 
-
+# %% ../nbs/08_metrics.ipynb #26312f1a
 @checked
 def features(
     images: Stored,  # (N, C, H, W) in [-1, 1], or uint8
@@ -176,7 +176,7 @@ class DINOv2:
         mean, std = (x.new_tensor(v).view(3, 1, 1) for v in self.colours)
         return self.network(((x - mean) / std).to(self.device)).cpu()
 
-# %% ../nbs/08_metrics.ipynb #cd8b18d2
+# %% ../nbs/08_metrics.ipynb #dcc44376
 @checked
 def check_features(
     features,  # (N, D)
@@ -200,7 +200,7 @@ def check_features(
             "check the images they come from"
         )
 
-
+# %% ../nbs/08_metrics.ipynb #2dc1cc33
 def _check_widths(**sets: Tensor):
     "Raise `ValueError` unless all have the same number of features, on one device."
     for what, found in (
@@ -212,7 +212,7 @@ def _check_widths(**sets: Tensor):
                 f"{' and '.join(sets)} features differ in {what}: {' and '.join(found)}"
             )
 
-
+# %% ../nbs/08_metrics.ipynb #cd8b18d2
 def check_sets(**sets: tuple[Tensor, int]):
     "Raise `ValueError` for sets of features that are too few or do not fit."
     for name, (x, least) in sets.items():
@@ -306,7 +306,7 @@ def frechet_distance(
     shift = (a.mean - b.mean).square().sum()
     return max(0.0, float(shift + traces - 2 * overlap))
 
-# %% ../nbs/08_metrics.ipynb #edd3b0dd
+# %% ../nbs/08_metrics.ipynb #345dc16f
 def _parts(count: int, block: int) -> list[slice]:
     "Consecutive slices of at most `block`."
     return [slice(k, min(k + block, count)) for k in range(0, count, block)]
@@ -322,14 +322,14 @@ class _Cloud(NamedTuple):
     def part(self, index) -> "_Cloud":
         return _Cloud(self.rows[index], self.origin, self.norms[index])
 
-
+# %% ../nbs/08_metrics.ipynb #edd3b0dd
 def _cloud(x: Tensor, origin: Tensor) -> _Cloud:
     norms = x.new_empty(len(x), dtype=torch.float64)
     for rows, found in zip(x.split(256), norms.split(256)):
         found.copy_((rows.double() - origin).square().sum(1))
     return _Cloud(x, origin, norms)
 
-# %% ../nbs/08_metrics.ipynb #b45376a1
+# %% ../nbs/08_metrics.ipynb #41e9fc16
 _CHUNK = 256  # products summed at a time
 
 
@@ -343,7 +343,7 @@ def _squared(a: _Cloud, b: _Cloud, dtype: torch.dtype) -> Tensor:  # (N, M)
         squared.addmm_(m, n.T, alpha=-2)
     return squared
 
-
+# %% ../nbs/08_metrics.ipynb #b45376a1
 def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 64) -> Tensor:
     "Squared distances of the pairs (a[i], b[j]) from their differences."
     squares = a.new_empty(len(i), dtype=torch.float64)
@@ -351,7 +351,7 @@ def _exact(a: Tensor, b: Tensor, i: Tensor, j: Tensor, pairs: int = 64) -> Tenso
         found.copy_((a[m].double() - b[n].double()).square().sum(1))
     return squares
 
-# %% ../nbs/08_metrics.ipynb #7fe0a0bc
+# %% ../nbs/08_metrics.ipynb #9ff7ca38
 def _doubt(
     norms: Tensor,  # of the centres
     squares: Tensor,  # distances, near which one may be in doubt
@@ -364,14 +364,14 @@ def _doubt(
     both = norms + (2 * (norms + squares)).clamp(max=largest)
     return steps * (info.eps * both + width * info.tiny)
 
-
+# %% ../nbs/08_metrics.ipynb #7fe0a0bc
 def _precisions(*clouds: _Cloud) -> list[torch.dtype]:
     "Ways to compute, from the fastest on; float32 cannot hold every square."
     largest = max(cloud.norms.max() for cloud in clouds)
     fast = [torch.float32] if 1e-20 < largest < 1e30 else []
     return [*fast, torch.float64]
 
-# %% ../nbs/08_metrics.ipynb #f51b7ba1
+# %% ../nbs/08_metrics.ipynb #7a095906
 class _Balls(NamedTuple):
     "The balls around all rows of a set."
 
@@ -381,7 +381,7 @@ class _Balls(NamedTuple):
     def part(self, *index) -> "_Balls":
         return _Balls(self.radius[index], self.norms[index])
 
-
+# %% ../nbs/08_metrics.ipynb #4396fb7b
 def _candidates(squared: Tensor, balls: _Balls, largest: Tensor, width: int):
     "Pairs that may be at most a radius apart, and for which this is in doubt."
     doubt = _doubt(balls.norms, balls.radius, largest, width, squared.dtype)
@@ -389,7 +389,7 @@ def _candidates(squared: Tensor, balls: _Balls, largest: Tensor, width: int):
     i, j = torch.nonzero(squared <= high, as_tuple=True)
     return i, j, squared[i, j] > low.expand_as(squared)[i, j]
 
-
+# %% ../nbs/08_metrics.ipynb #f51b7ba1
 def _pairs(a: _Cloud, b: _Cloud, dtypes: list[torch.dtype], *kinds: _Balls):
     "The pairs (i, j) of rows at most a radius apart, for each kind of balls."
     largest = torch.maximum(a.norms.max(), b.norms.max())
@@ -404,7 +404,7 @@ def _pairs(a: _Cloud, b: _Cloud, dtypes: list[torch.dtype], *kinds: _Balls):
         outside = doubt.masked_scatter(doubt, exact > radius)
         yield i[~outside], j[~outside]
 
-# %% ../nbs/08_metrics.ipynb #ab3c40c9
+# %% ../nbs/08_metrics.ipynb #4aa72ee3
 class _Near(NamedTuple):
     "The nearest rows of every row so far."
 
@@ -420,7 +420,7 @@ class _Near(NamedTuple):
         self.squares[rows] = best.values
         self.index[rows] = index.gather(1, best.indices)
 
-
+# %% ../nbs/08_metrics.ipynb #ab3c40c9
 def _nearest(cloud: _Cloud, count: int, block: int, dtype: torch.dtype) -> _Near:
     "Of every row, the `count` nearest and how far they are, up to rounding."
     n, parts = len(cloud.rows), _parts(len(cloud.rows), block)
@@ -434,7 +434,7 @@ def _nearest(cloud: _Cloud, count: int, block: int, dtype: torch.dtype) -> _Near
                 near.merge(columns, squared.T, rows.start)
     return near
 
-# %% ../nbs/08_metrics.ipynb #0a77d423
+# %% ../nbs/08_metrics.ipynb #486ab9a6
 def _radii(cloud: _Cloud, near: _Near, rows: Tensor, k: int, dtype: torch.dtype):
     "Squared distances to the k-th nearest other row, and which are still in doubt."
     squares, index = near.squares[rows], near.index[rows]
@@ -447,7 +447,7 @@ def _radii(cloud: _Cloud, near: _Near, rows: Tensor, k: int, dtype: torch.dtype)
     left_out = index.shape[1] < len(cloud.rows)
     return squares.kthvalue(k + 1, 1).values, close[:, -1] & left_out
 
-
+# %% ../nbs/08_metrics.ipynb #0a77d423
 def _balls(cloud: _Cloud, k: int, block: int) -> _Balls:
     "The ball of every row, which reaches to its k-th nearest other row."
     first, *more = _precisions(cloud)
@@ -559,7 +559,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
-# %% ../nbs/08_metrics.ipynb #f6281e2c
+# %% ../nbs/08_metrics.ipynb #13020712
 def _numbers(values) -> np.ndarray:
     values = values.detach().cpu() if isinstance(values, Tensor) else values
     try:
@@ -573,7 +573,7 @@ def _numbers(values) -> np.ndarray:
             raise ValueError("must be finite, and not too large to be squared")
     return values
 
-
+# %% ../nbs/08_metrics.ipynb #f6281e2c
 Numbers = Annotated[np.ndarray, BeforeValidator(_numbers)]  # finite, of any shape
 Draws = Annotated[int, Field(ge=1, le=1_000_000)]  # of a bootstrap
 Level = Annotated[float, Field(gt=0, lt=1)]  # a probability
@@ -673,21 +673,21 @@ def distinguishable(a: Interval, b: Interval) -> bool:
     error = ((upper.value - upper.low) ** 2 + (lower.high - lower.value) ** 2) ** 0.5
     return upper.value - lower.value > error
 
-# %% ../nbs/08_metrics.ipynb #99d148f3
+# %% ../nbs/08_metrics.ipynb #aba56b40
 class ImageSet(NamedTuple):
     "Pictures, and their labels if they have any."
 
     images: Tensor  # (N, 3, H, W) uint8
     labels: Tensor | None  # (N,) int64
 
-
+# %% ../nbs/08_metrics.ipynb #bc867cde
 def _bytes(images: Tensor) -> Tensor:
     good = isinstance(images, Tensor) and images.dtype == torch.uint8
     if not (good and images.ndim == 4 and images.shape[1] in (1, 3) and images.numel()):
         raise ValueError(f"must be images, uint8 (N, 3, H, W), not {shown(images)}")
     return images
 
-
+# %% ../nbs/08_metrics.ipynb #d3d03a2a
 def _whole(samples: ImageSet) -> ImageSet:
     images, labels = _bytes(samples.images), samples.labels
     named = isinstance(labels, Tensor) and labels.dtype == torch.int64
@@ -698,7 +698,7 @@ def _whole(samples: ImageSet) -> ImageSet:
         )
     return samples
 
-
+# %% ../nbs/08_metrics.ipynb #99d148f3
 Bytes = Annotated[Tensor, AfterValidator(_bytes)]
 Samples = Annotated[InstanceOf[ImageSet], AfterValidator(_whole)]
 
@@ -718,7 +718,7 @@ def pixels(
     "Colours of an 8×8 thumbnail: no measure of quality, but one without a download."
     return F.adaptive_avg_pool2d(images, 8).flatten(1)
 
-# %% ../nbs/08_metrics.ipynb #85275869
+# %% ../nbs/08_metrics.ipynb #d0d05255
 @checked
 def imported(
     name: str,  # "module:function"
@@ -736,7 +736,7 @@ def imported(
     except (Exception, SystemExit) as e:  # whatever the module does
         raise ValueError(f"{what} {name!r} cannot be imported: {e}") from None
 
-
+# %% ../nbs/08_metrics.ipynb #85275869
 @checked
 def named_extractor(
     name: str,  # "inception", "dinov2", "pixels", or "module:function" of one's own

@@ -35,7 +35,7 @@ def in_short(what: Callable) -> str:
     "How a term, target or schedule is printed: functions by their names."
     return repr(what) if is_dataclass(what) else name_of(what)
 
-# %% ../nbs/00a_models.ipynb #5e4513c4
+# %% ../nbs/00a_models.ipynb #6c84b207
 @checked
 def check_takes(name: str, network: Callable, *given: str):
     "Raise `TypeError` if a network cannot be called with these arguments."
@@ -51,7 +51,7 @@ def check_takes(name: str, network: Callable, *given: str):
             f"takes ({', '.join(takes.parameters)}): are two networks swapped?"
         ) from None
 
-
+# %% ../nbs/00a_models.ipynb #5e4513c4
 def called(name: str, network: Callable, **given):
     "What the network answers. Raises `TypeError` if it takes other arguments."
     if not callable(network):
@@ -100,14 +100,14 @@ def labels_named(
         raise ValueError(f"{count} classes are called {name!r}: {said}")
     return torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
 
-# %% ../nbs/00a_models.ipynb #b8289bfc
+# %% ../nbs/00a_models.ipynb #002c924e
 def _now() -> float:
     "The time when everything that was asked of a GPU is done."
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()
 
-
+# %% ../nbs/00a_models.ipynb #b8289bfc
 @dataclass
 class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."

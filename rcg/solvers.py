@@ -31,7 +31,7 @@ from rcg.running.settings import (
     shown,
 )
 
-# %% ../nbs/02_solvers.ipynb #3bc90dcd
+# %% ../nbs/02_solvers.ipynb #093f8ae1
 class Level(NamedTuple):
     "How much signal and how much noise there is at a timestep."
 
@@ -44,7 +44,7 @@ class Level(NamedTuple):
         "λ = log(a / b), half the log SNR; infinite for the finished image."
         return math.log(self.signal / self.noise) if self.noise else math.inf
 
-
+# %% ../nbs/02_solvers.ipynb #3bc90dcd
 @checked
 def intervals(process: Diffusion) -> Iterator[tuple[Level, Level]]:
     "The visited levels in pairs (now, next), from the noisiest to the finished image."
@@ -98,7 +98,7 @@ def visited(
         )
     return chosen
 
-# %% ../nbs/02_solvers.ipynb #7e902abb
+# %% ../nbs/02_solvers.ipynb #a5f63e41
 class Denoised(NamedTuple):
     "What is known at (x_t, t)."
 
@@ -108,7 +108,7 @@ class Denoised(NamedTuple):
         tuple[float, Tensor], ...
     ] = ()  # guidance: weights and what they weigh
 
-
+# %% ../nbs/02_solvers.ipynb #b58c6294
 def shifted(
     x: Tensor,  # (N, C, H, W)
     factor: Tensor,  # broadcast against x
@@ -119,7 +119,7 @@ def shifted(
         x = x + weight * factor * term
     return x
 
-
+# %% ../nbs/02_solvers.ipynb #7e902abb
 class SampleStep(NamedTuple):
     "The state of a sampler after one step."
 
@@ -244,7 +244,7 @@ class Mixture:
         mean = self.means[labels][:, :, None, None]
         return mean + self.spread * (x_T - start.signal * mean) / deviation
 
-# %% ../nbs/02_solvers.ipynb #53884fc3
+# %% ../nbs/02_solvers.ipynb #9aec2827
 @checked
 def predictor(
     model: Callable[[Tensor, Tensor], Tensor],  # (x_t, t) to noise, or noise and v
@@ -260,7 +260,7 @@ def predictor(
 
     return predict
 
-
+# %% ../nbs/02_solvers.ipynb #53884fc3
 @checked
 def solve(
     solver: Solver,
@@ -356,7 +356,7 @@ def orders_figure(
     ax.legend(frameon=False)
     return fig, orders
 
-# %% ../nbs/02_solvers.ipynb #ca4d5d92
+# %% ../nbs/02_solvers.ipynb #0f394b91
 SOLVERS = {
     "ddpm": DDPM,
     "ddim": DDIM,
@@ -365,7 +365,7 @@ SOLVERS = {
     "dpm++2m-sde": partial(DPMSolver2M, stochastic=True),
 }
 
-
+# %% ../nbs/02_solvers.ipynb #ca4d5d92
 @checked
 def named_solver(
     sampler: str | Solver,  # a key of `SOLVERS`, or a solver

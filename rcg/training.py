@@ -227,7 +227,7 @@ class TrainingState:
         "The model to use: the moving average if there is one."
         return self.ema.module if self.ema else self.model
 
-# %% ../nbs/06_training.ipynb #d874b234
+# %% ../nbs/06_training.ipynb #953339ac
 def _draws(
     config: TrainingConfig, step: int, shape, timesteps: int
 ) -> tuple[Tensor, Tensor]:
@@ -237,7 +237,7 @@ def _draws(
     noise = rng.standard_normal((config.batch_size, *shape), dtype=np.float32)
     return t, torch.from_numpy(noise)
 
-
+# %% ../nbs/06_training.ipynb #02fd9dec
 @contextmanager
 def _arithmetic(config: TrainingConfig, step: int, device, rank: int):
     "The step's own random state, for dropout, and its precision."
@@ -250,7 +250,7 @@ def _arithmetic(config: TrainingConfig, step: int, device, rank: int):
         torch.manual_seed(int(seed))
         yield
 
-
+# %% ../nbs/06_training.ipynb #d874b234
 def _average_gradients(model: nn.Module):
     "Give every process the mean gradient."
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -309,7 +309,7 @@ def _backward(
 class NonFiniteLoss(RuntimeError):
     "The loss or its gradient is not finite; this step has not changed the weights."
 
-# %% ../nbs/06_training.ipynb #d02006fa
+# %% ../nbs/06_training.ipynb #994304cc
 @contextmanager
 def _signals_held():
     "Hold Ctrl-C and SIGTERM, which only the main thread gets, back until the end."
@@ -329,7 +329,7 @@ def _signals_held():
         for number in arrived:
             signal.raise_signal(number)
 
-
+# %% ../nbs/06_training.ipynb #d02006fa
 def _iterate(
     state: TrainingState,
     loss: Callable,
@@ -467,14 +467,14 @@ def fit(
     state.result.eval()
     return state
 
-# %% ../nbs/06_training.ipynb #446e3be6
+# %% ../nbs/06_training.ipynb #004a4561
 def files_listed(files, root: Path) -> Iterator[bytes]:
     "Names and sizes of files."
     for file in map(Path, files):
         name = os.path.relpath(file, root).replace(os.sep, "/")
         yield os.fsencode(f"{name} {file.stat().st_size}\n")
 
-
+# %% ../nbs/06_training.ipynb #446e3be6
 @checked
 def identity(
     data: Data,  # of (image, label)
@@ -493,9 +493,8 @@ def identity(
         digest.update(part)
     return digest.hexdigest()[:16]
 
-# %% ../nbs/06_training.ipynb #991831a0
+# %% ../nbs/06_training.ipynb #73d662c0
 CHECKPOINT = "checkpoint.safetensors"
-
 
 AFRESH = "delete it to begin this run again, or use another folder"
 
@@ -512,7 +511,7 @@ def _stored(path: Path, header: bool = False) -> tuple[dict[str, Tensor], dict]:
         )
     return tensors, metadata
 
-
+# %% ../nbs/06_training.ipynb #991831a0
 @checked
 def save_state(
     state: TrainingState,
@@ -536,7 +535,7 @@ def save_state(
     save_tensors(path, _tensors(state), **_metadata(state))
     state.saved = state.step
 
-# %% ../nbs/06_training.ipynb #56cd229a
+# %% ../nbs/06_training.ipynb #7cb9211b
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
     "Model, moving average, moments of the optimizer, and history."
     tensors = {f"model.{k}": v for k, v in state.model.state_dict().items()}
@@ -549,7 +548,7 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
     rows = [list(row.values()) for row in state.history]
     return tensors | {"history": torch.tensor(rows, dtype=torch.float64)}
 
-
+# %% ../nbs/06_training.ipynb #56cd229a
 def _metadata(state: TrainingState) -> dict:
     "Where a run is, what it is, and on what it was computed."
     return dict(

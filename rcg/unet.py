@@ -156,7 +156,7 @@ def double(x: Tensor) -> Tensor:
     "Twice the resolution, by repeating pixels."
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
-# %% ../nbs/03_unet.ipynb #fdc98d0b
+# %% ../nbs/03_unet.ipynb #b64a0079
 class Downsample(nn.Module):
     "IDDPM's way down: a convolution with stride 2."
 
@@ -167,7 +167,7 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
 
-
+# %% ../nbs/03_unet.ipynb #fdc98d0b
 class Upsample(nn.Module):
     "IDDPM's way up: nearest neighbours, then a convolution."
 

@@ -311,6 +311,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "data.LabeledImages": lambda: dict(images=x, labels=y, classes=list("abcd")),
         "data.digits": lambda: dict(split="train"),
         "data.plain": lambda: dict(text="a"),
+        "data.method_colour": lambda: dict(name="mine", names=["vanilla", "mine"]),
         "data.image_grid": lambda: dict(images=x, columns=2, cell=0.7),
         "data.asset": lambda: dict(name="mnist.npz"),
         "data.mnist": lambda: dict(split="test"),

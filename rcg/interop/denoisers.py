@@ -46,7 +46,7 @@ class TabulatedConfig(DiffusionConfig):
         "β_t of every timestep."
         return np.array(self.table)
 
-# %% ../../nbs/interop/01_denoisers.ipynb #08915059
+# %% ../../nbs/interop/01_denoisers.ipynb #2ff74496
 Kind = Literal["epsilon", "sample", "v_prediction"]  # of prediction
 VARIANCES = {  # by what diffusers calls them
     "fixed_small": "small",
@@ -56,7 +56,7 @@ VARIANCES = {  # by what diffusers calls them
     "learned_range": "small",  # if the model has none
 }
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #b3bbf0bd
 def _known(config: Mapping, name: str, known, default: str):
     "A setting of a scheduler. Raises `ValueError` unless it is one of those known."
     value = config.get(name) or default
@@ -64,7 +64,7 @@ def _known(config: Mapping, name: str, known, default: str):
         raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(known)}")
     return value
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #08915059
 @checked
 def process_of(
     scheduler: SchedulerMixin,  # of the pipeline, or the one of the training
@@ -95,7 +95,7 @@ def process_of(
     table = tuple(betas.tolist())
     return Diffusion(TabulatedConfig(len(betas), variance=variance, table=table))
 
-# %% ../../nbs/interop/01_denoisers.ipynb #fb585df5
+# %% ../../nbs/interop/01_denoisers.ipynb #83521ae9
 @checked
 def to_noise(kind: Kind, output: Tensor, x_t: Tensor, a: Tensor, b: Tensor) -> Tensor:
     "The noise, from a prediction of this kind, like x_t."
@@ -103,7 +103,7 @@ def to_noise(kind: Kind, output: Tensor, x_t: Tensor, a: Tensor, b: Tensor) -> T
         return (x_t - a * output) / b
     return a * output + b * x_t if kind == "v_prediction" else output
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #fb585df5
 @checked
 def from_noise(kind: Kind, noise: Tensor, x_t: Tensor, a: Tensor, b: Tensor) -> Tensor:
     "A prediction of this kind, from the noise, like x_t."
@@ -111,7 +111,7 @@ def from_noise(kind: Kind, noise: Tensor, x_t: Tensor, a: Tensor, b: Tensor) -> 
         return (x_t - b * noise) / a
     return (noise - b * x_t) / a if kind == "v_prediction" else noise
 
-# %% ../../nbs/interop/01_denoisers.ipynb #e187807b
+# %% ../../nbs/interop/01_denoisers.ipynb #ce24242b
 def _check_model(unet: nn.Module, null_label: int | None):
     "Raise `ValueError` for a model of another kind, or one without this label."
     c = getattr(unet, "config", None)
@@ -126,7 +126,7 @@ def _check_model(unet: nn.Module, null_label: int | None):
             f"null_label is {null_label}, but the model has {c.num_class_embeds} labels"
         )
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #e187807b
 def _check_images(x_t: Tensor, config: Mapping):
     "Raise `ValueError` for images that do not fit through a model."
     channels, *sides = x_t.shape[1:]
@@ -188,7 +188,7 @@ class DiffusersDenoiser(nn.Module):
         check_inputs(x_t, t, labels, self.diffusion.config.steps, self.classes)
         _check_images(x_t, self.unet.config)
 
-# %% ../../nbs/interop/01_denoisers.ipynb #82849ace
+# %% ../../nbs/interop/01_denoisers.ipynb #bfef3004
 @checked
 def downloaded(name: str) -> Path:
     "A repository of the Hub. Raises `FileNotFoundError` if there is none."
@@ -197,7 +197,7 @@ def downloaded(name: str) -> Path:
         fetched(snapshot_download, name, allow_patterns="*.bin")
     return found
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #ce3652fc
 def _loaded(kind: type, folder: Path, **options):
     "A model or scheduler. Raises `OSError` that says what is wrong with its folder."
     try:
@@ -208,7 +208,7 @@ def _loaded(kind: type, folder: Path, **options):
             f"{folder} holds no whole {kind.__name__} ({why}): fetch or save it again"
         ) from None
 
-
+# %% ../../nbs/interop/01_denoisers.ipynb #82849ace
 def _saved_model(kind: type[UNet2DModel], folder: Path) -> UNet2DModel:
     "The model in a folder. Raises `OSError` unless all its weights are there."
     model, about = _loaded(kind, folder, output_loading_info=True)

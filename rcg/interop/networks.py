@@ -67,7 +67,7 @@ def unet2d_settings(config: UNetConfig) -> dict:
         num_class_embeds=config.classes and config.classes + config.null_label,
     )
 
-# %% ../../nbs/interop/00_networks.ipynb #217987a4
+# %% ../../nbs/interop/00_networks.ipynb #2fd68e2c
 class ADMUNet2DModel(UNet2DModel):
     "A `UNet2DModel` whose `attention_head_dim` is one number for each level."
 
@@ -82,14 +82,14 @@ class ADMUNet2DModel(UNet2DModel):
                 layer.heads = layer.sliceable_head_dim = layer.inner_dim // width
                 layer.scale = width**-0.5
 
-
+# %% ../../nbs/interop/00_networks.ipynb #217987a4
 def empty_model(settings: dict) -> UNet2DModel:
     "A model of these settings, its parameters without values."
     one = isinstance(settings["attention_head_dim"], int)
     with torch.device("meta"):
         return (UNet2DModel if one else ADMUNet2DModel)(**settings)
 
-# %% ../../nbs/interop/00_networks.ipynb #ccd6a1fe
+# %% ../../nbs/interop/00_networks.ipynb #4a60dce8
 def in_order(block: nn.Module) -> Iterator[nn.Module]:
     "The layers of a block of theirs as they are applied."
     attentions = getattr(block, "attentions", ())
@@ -99,7 +99,7 @@ def in_order(block: nn.Module) -> Iterator[nn.Module]:
     for name in ("downsamplers", "upsamplers"):
         yield from getattr(block, name, None) or ()
 
-
+# %% ../../nbs/interop/00_networks.ipynb #ccd6a1fe
 def paired_blocks(
     ours: UNet, theirs: UNet2DModel
 ) -> Iterator[tuple[nn.Module, nn.Module]]:

@@ -149,7 +149,7 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
         self.register_to_config(id2label=_id2label(self.network))
         super().save_pretrained(*where, **options)
 
-# %% ../../nbs/interop/02_pipeline.ipynb #4e9dbc76
+# %% ../../nbs/interop/02_pipeline.ipynb #9d345ced
 def finishing(
     output_type: Literal["pil", "np", "pt", "latent"],
 ) -> Callable[[Tensor], object]:  # of (N, C, H, W) in [-1, 1]; numbers in [0, 1]
@@ -161,7 +161,7 @@ def finishing(
     kinds = {"pt": lambda x: x, "np": array, "pil": picture}
     return lambda x: kinds[output_type]((x / 2 + 0.5).clamp(0, 1))
 
-
+# %% ../../nbs/interop/02_pipeline.ipynb #2a05f1d2
 def step_options(scheduler: SchedulerMixin, options: dict, generator) -> dict:
     """Those that `scheduler.step` takes, removed from the options, and the generator.
 
@@ -177,7 +177,7 @@ def step_options(scheduler: SchedulerMixin, options: dict, generator) -> dict:
         )
     return found | ({"generator": generator} if "generator" in known else {})
 
-
+# %% ../../nbs/interop/02_pipeline.ipynb #4e9dbc76
 def as_component(name: str, network):
     "A network of this package as a model of diffusers; one of theirs as it is."
     if network is not None and not callable(network):
@@ -217,7 +217,7 @@ def _after(pipe: DiffusionPipeline, callback: Callable | None, names: Sequence[s
 
     return after if callback else None
 
-# %% ../../nbs/interop/02_pipeline.ipynb #d90b3a46
+# %% ../../nbs/interop/02_pipeline.ipynb #97acaa33
 _Names = StrictStr | Sequence[StrictStr]
 _Labels = _Names | StrictInt | Sequence[StrictInt] | np.ndarray | Tensor  # (N,)
 
@@ -230,7 +230,7 @@ def _numbered(labels: _Labels, names: list[str] | None, device) -> Tensor | list
         return torch.atleast_1d(torch.as_tensor(many, device=device))
     return labels_named(many, names).to(device) if names else many
 
-
+# %% ../../nbs/interop/02_pipeline.ipynb #12600448
 def _starting_noise(latents, denoiser: DiffusersDenoiser, labels, generator, device):
     "Latents on this device, drawn if there are none. Raises if they do not fit."
     if isinstance(generator, list) and len(generator) != len(labels):
@@ -242,7 +242,7 @@ def _starting_noise(latents, denoiser: DiffusersDenoiser, labels, generator, dev
         return randn_tensor((len(labels), *denoiser.shape), generator, device)
     return latents.to(device)
 
-
+# %% ../../nbs/interop/02_pipeline.ipynb #d90b3a46
 def _id2label(network) -> dict[str, str] | None:
     "Names of classes as `config.json` has them, if a network knows any."
     names = getattr(network, "class_names", None) or ()

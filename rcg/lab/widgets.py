@@ -35,13 +35,13 @@ from ..running.files import atomic_write
 from ..running.settings import checked
 from ..solvers import SOLVERS
 
-# %% ../../nbs/lab/02_widgets.ipynb #4f60b5b1
+# %% ../../nbs/lab/02_widgets.ipynb #30b9a0fa
 def _button(name: str, tooltip: str, press: Callable[[], None]) -> widgets.Button:
     button = widgets.Button(description=name, icon=name.lower(), tooltip=tooltip)
     button.on_click(lambda _: press())
     return button
 
-
+# %% ../../nbs/lab/02_widgets.ipynb #4f60b5b1
 class _Panel(widgets.VBox):
     "Controls, a line of text and a picture."
 

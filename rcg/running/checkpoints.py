@@ -80,17 +80,16 @@ def _read_torch(path: Path):
             f"{path} is damaged, or no PyTorch file ({why}): fetch it again"
         ) from None
 
-# %% ../../nbs/running/06_checkpoints.ipynb #3d50e92e
+# %% ../../nbs/running/06_checkpoints.ipynb #1eaa5358
 _WRAPPERS = (
     *("ema", "ema_state_dict", "model_ema", "ema_model", "params_ema", "g_ema"),
     *("state_dict", "model_state_dict", "model", "module", "network", "net"),
     *("params", "weights", "generator", "denoiser", "unet", "classifier"),
 )
 
-
 _COUNTER = "n_averaged"  # of AveragedModel, beside the parameters
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #46f39f87
 def _common_prefix(names) -> str | None:
     "`word.` if all names begin with it; those of our networks' parameters do not."
     names = [name for name in names if name != _COUNTER]
@@ -99,7 +98,7 @@ def _common_prefix(names) -> str | None:
         f"{first.pop()}." if len(first) == 1 and all("." in n for n in names) else None
     )
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #3d50e92e
 def _is_weights(found) -> bool:
     kinds = isinstance(found, dict) and {type(k) for k in found}
     return kinds == {str} and all(
@@ -272,7 +271,7 @@ def _check_finished(about: dict, path: Path):
             stacklevel=4,
         )
 
-# %% ../../nbs/running/06_checkpoints.ipynb #45f62cec
+# %% ../../nbs/running/06_checkpoints.ipynb #ae9078be
 def _in_precision(name: str, tensor: Tensor, dtype: torch.dtype, source) -> Tensor:
     "A parameter in this precision. Raises `ValueError` unless it is finite there."
     if not tensor.is_floating_point():  # a counter
@@ -284,7 +283,7 @@ def _in_precision(name: str, tensor: Tensor, dtype: torch.dtype, source) -> Tens
         raise ValueError(f"{source} has {top}, too large for {dtype}: {advice}")
     return result
 
-
+# %% ../../nbs/running/06_checkpoints.ipynb #45f62cec
 def _only_ours(tensors: dict[str, Tensor], model: nn.Module, source) -> dict:
     "What belongs to this network, if its names stand below one beside others."
     first, *_ = names = list(model.state_dict())

@@ -116,7 +116,7 @@ def named_judge(
     clean = lambda images: torch.zeros(len(images), dtype=torch.int64, device=device)
     return lambda images: network(images[:, :channels].to(device), clean(images))
 
-# %% ../../nbs/interop/04_classifiers.ipynb #73d1845a
+# %% ../../nbs/interop/04_classifiers.ipynb #1c35ff96
 Even = Annotated[int, Field(ge=2, le=2**14, multiple_of=2)]
 
 
@@ -127,7 +127,7 @@ def knows_t(network: nn.Module) -> bool:
     named = [p for p in more if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return any(p.default is p.empty or p.name == "t" for p in named)
 
-
+# %% ../../nbs/interop/04_classifiers.ipynb #73d1845a
 class CustomClassifier(nn.Module):
     "Any network as a classifier h(x_t, t) with logits (N, classes)."
 

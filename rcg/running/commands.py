@@ -236,7 +236,7 @@ def _options(kind: type):
         parser.add_argument(f"--{f.name}", type=Any, default=SUPPRESS, **said)
     return parser
 
-# %% ../../nbs/running/06a_commands.ipynb #c3238b0d
+# %% ../../nbs/running/06a_commands.ipynb #52123e13
 COMMANDS = {  # name: what it does, and with which settings
     "check": ("look whether a training can start, and how long it takes", TrainingJob),
     "train": ("train a network, or go on with it", TrainingJob),
@@ -244,7 +244,7 @@ COMMANDS = {  # name: what it does, and with which settings
     "pack": ("write drawn images as one samples.npz", SamplingJob),
 }
 
-
+# %% ../../nbs/running/06a_commands.ipynb #c3238b0d
 def parse(arguments: list[str] | None = None):  # command, job
     "What a command line asks for. Raises `ValueError` that names what is wrong."
     from argparse import ArgumentError

@@ -71,7 +71,7 @@ def sha256(path: str | Path) -> str:
     with open(regular_file(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
-# %% ../../nbs/running/05_downloads.ipynb #fc75f3c0
+# %% ../../nbs/running/05_downloads.ipynb #0ffbd1bb
 def _digits(text: str) -> str:
     found = re.search(r"\b[0-9a-f]{64}\b", text.lower())
     if not found:
@@ -81,7 +81,7 @@ def _digits(text: str) -> str:
 
 Checksum = Annotated[str, AfterValidator(_digits)]
 
-
+# %% ../../nbs/running/05_downloads.ipynb #fc75f3c0
 def _recorded(record: Path) -> str:
     "The checksum in a file."
     try:

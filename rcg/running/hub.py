@@ -48,7 +48,7 @@ UNNAMED = "Its classes have no names."
 UNRECORDED = "Nothing is recorded about its training."
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-# %% ../../nbs/interop/03_hub.ipynb #580c4fbc
+# %% ../../nbs/interop/03_hub.ipynb #29b462f1
 @checked
 def fetched(
     get: Callable[..., str | Path],  # of huggingface_hub: from a name to a path
@@ -65,7 +65,7 @@ def fetched(
             f"fetched from the Hub ({str(e).splitlines()[0]})"
         ) from None
 
-
+# %% ../../nbs/interop/03_hub.ipynb #580c4fbc
 def _found(name: str | Path, file: str, where: dict) -> Path:
     "A file of a folder, or of a repository, from which it is downloaded."
     if not Path(name).is_dir():
@@ -91,7 +91,7 @@ def names_by_label(
         )
     return [id2label[k] for k in range(classes)]
 
-# %% ../../nbs/interop/03_hub.ipynb #e4b7d0a9
+# %% ../../nbs/interop/03_hub.ipynb #86f202fb
 def _description(network, records: str) -> tuple[dict, str]:
     "What `config.json` and the model card say of a network."
     kind, settings, said = type(network).__name__, asdict(network.config), UNNAMED
@@ -102,7 +102,7 @@ def _description(network, records: str) -> tuple[dict, str]:
     made = dict(kind=kind, module=kind.lower(), classes=said, records=records)
     return settings, CARD.format(**made)
 
-
+# %% ../../nbs/interop/03_hub.ipynb #e4b7d0a9
 def _saved_settings(path: Path, network: type) -> tuple:
     "Settings and names of classes. Raises `ValueError` if they are of something else."
     facts = load_json(path, kind=dict)
@@ -167,7 +167,7 @@ class OnHub:
         network.class_names = names or network.class_names
         return network
 
-# %% ../../nbs/interop/03_hub.ipynb #caf4fee3
+# %% ../../nbs/interop/03_hub.ipynb #dc1c8a73
 class _Shape(TypedDict):
     channels: int
     image_size: int
@@ -177,7 +177,7 @@ class _Process(TypedDict):
     steps: int
     schedule: str
 
-
+# %% ../../nbs/interop/03_hub.ipynb #b727ca4a
 class _Record(TypedDict):  # of a training
     kind: str
     classes: list[str]
@@ -186,7 +186,7 @@ class _Record(TypedDict):  # of a training
     diffusion: _Process
     attack: dict | None
 
-
+# %% ../../nbs/interop/03_hub.ipynb #caf4fee3
 @checked
 def run_card(
     folder: str | Path,  # of a training run: settings.json and history.csv

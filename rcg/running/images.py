@@ -66,7 +66,7 @@ _FORMATS = {  # of Pillow: the endings of their files
 }
 IMAGE_FILES = tuple(ending for endings in _FORMATS.values() for ending in endings)
 
-# %% ../../nbs/running/02_images.ipynb #479e1e64
+# %% ../../nbs/running/02_images.ipynb #ba054e2f
 MAX_PIXELS = 80_000_000
 MAX_ELONGATION = 50  # long side over short side
 
@@ -85,7 +85,7 @@ def _check_size(width: int, height: int):
             f"the image of {width}×{height} pixels is too long for a square crop"
         )
 
-
+# %% ../../nbs/running/02_images.ipynb #479e1e64
 def _as_rgb(image: Image.Image) -> Image.Image:
     "Any of Pillow's modes as RGB; `ValueError` for pixels without a fixed range."
     if image.mode == "F" or image.mode == "I" and image.format == "TIFF":
@@ -106,7 +106,7 @@ def printable(path: str | Path) -> str:
     "A path as text that any terminal can show, also if its bytes are no UTF-8."
     return os.fsencode(path).decode(errors="backslashreplace")
 
-# %% ../../nbs/running/02_images.ipynb #6bde870f
+# %% ../../nbs/running/02_images.ipynb #dd7d9bcb
 def _drafted(file: Image.Image, least: int) -> Image.Image:
     "A JPEG decoded at 1/2, 1/4 or 1/8, its short side not below `least`."
     drawn = file.draft(None, (least, least))
@@ -116,7 +116,7 @@ def _drafted(file: Image.Image, least: int) -> Image.Image:
     size = tuple(map(int, extent))
     return file.resize(size, Image.Resampling.NEAREST, box=(0, 0, *extent))
 
-
+# %% ../../nbs/running/02_images.ipynb #6bde870f
 def _decoded(
     source: str | Path | io.BytesIO,
     least: int | None = None,  # see `read_image`
@@ -210,7 +210,7 @@ def random_crop(
     image = image.crop((left, top, left + size, top + size))
     return ImageOps.mirror(image) if mirror and rng.random() < 0.5 else image
 
-# %% ../../nbs/running/02_images.ipynb #04542295
+# %% ../../nbs/running/02_images.ipynb #02d1fe06
 _LEFT_BEHIND = {
     *("__MACOSX", "lost+found", "$RECYCLE.BIN", "System Volume Information"),
     *("@eaDir", "@__thumb", "@Recycle", "@Recently-Snapshot", "#recycle", "#snapshot"),
@@ -220,13 +220,13 @@ _LEFT_BEHIND = {
 def _of_the_system(name: str) -> bool:
     return name.startswith(".") or name in _LEFT_BEHIND
 
-
+# %% ../../nbs/running/02_images.ipynb #7aed07cd
 def _identity(folder: str | Path) -> tuple[int, int]:
     "The same for all paths of a folder."
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
-
+# %% ../../nbs/running/02_images.ipynb #14ba3462
 def _walk(folder: str | Path, above: frozenset, prefix: str = "") -> Iterator[str]:
     "Files below a folder; `above` identifies the folders that we are in."
     here = _identity(folder)
@@ -243,7 +243,7 @@ def _walk(folder: str | Path, above: frozenset, prefix: str = "") -> Iterator[st
             else:
                 yield os.path.join(prefix, entry.name)
 
-
+# %% ../../nbs/running/02_images.ipynb #04542295
 @checked
 def files_below(
     folder: str | Path,
@@ -319,7 +319,7 @@ class _Samples(Sequence):
             digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-# %% ../../nbs/running/02_images.ipynb #5a7e0fa1
+# %% ../../nbs/running/02_images.ipynb #43e73c9e
 def _shown(sample: tuple[str, int]) -> str:
     "The path of an image as `skip` has it."
     return printable(sample[0]).replace(os.sep, "/")
@@ -331,7 +331,7 @@ def _beside(root: Path) -> list[str]:
     images = (name for name in names if name.lower().endswith(IMAGE_FILES))
     return [printable(name) for name in images if not _of_the_system(name)]
 
-
+# %% ../../nbs/running/02_images.ipynb #ac689617
 @cache
 def _warn_once(text: str):
     warnings.warn(text, stacklevel=6)
@@ -348,7 +348,7 @@ def _passed_over(root: Path, names: list[str]) -> list[str]:
         )
     return names
 
-
+# %% ../../nbs/running/02_images.ipynb #5a7e0fa1
 def _check_filled(root: Path, kept: Sequence, empty: Sequence[str]):
     "Raise `ValueError` if there is no image, or a class without one."
     if not kept or empty:
@@ -408,7 +408,7 @@ class ImageFiles(DatasetFolder):
         "Changes when a file is added, removed, renamed or rewritten."
         return self.samples.fingerprint()
 
-# %% ../../nbs/running/02_images.ipynb #00278e8a
+# %% ../../nbs/running/02_images.ipynb #951b642e
 def _square(image: Image.Image, rng, size: int, mode: str, **change) -> Tensor:
     "The crop of a picture as a tensor (C, size, size) in [-1, 1], random if changed."
     crop = partial(random_crop, rng=rng, **change) if change else center_crop
@@ -418,7 +418,7 @@ def _square(image: Image.Image, rng, size: int, mode: str, **change) -> Tensor:
     # in NumPy, since torch would start threads for every image
     return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
 
-
+# %% ../../nbs/running/02_images.ipynb #00278e8a
 Channels = Literal[1, 3]  # grey or colour
 
 
@@ -448,7 +448,7 @@ class ImageFolder(Augmented):
         files = ImageFiles(root, classes, skip, allow_empty, least if draft else None)
         super().__init__(files, change)
 
-# %% ../../nbs/running/02_images.ipynb #ceb1a375
+# %% ../../nbs/running/02_images.ipynb #e0d95f43
 class _Reasons(Dataset):
     "Why each file of a folder cannot be read; empty if it can."
 
@@ -465,7 +465,7 @@ class _Reasons(Dataset):
             return str(e)
         return ""
 
-
+# %% ../../nbs/running/02_images.ipynb #ceb1a375
 @checked
 def unreadable(
     folder: ImageFolder | ImageFiles,
@@ -479,7 +479,7 @@ def unreadable(
     name = lambda k: printable(folder.path(k).relative_to(folder.root).as_posix())
     return {name(k): why for k, why in enumerate(reasons) if why}
 
-# %% ../../nbs/running/02_images.ipynb #b3539d0d
+# %% ../../nbs/running/02_images.ipynb #1b3e7688
 def _check_labels(labels: np.ndarray, images: int, classes: int, path: str | Path):
     "Raise `ValueError` unless there is one label in range for each image."
     if labels.shape != (images,) or labels.dtype.kind not in "iu":
@@ -493,7 +493,7 @@ def _check_labels(labels: np.ndarray, images: int, classes: int, path: str | Pat
             f"from 0 to {classes - 1}"
         )
 
-
+# %% ../../nbs/running/02_images.ipynb #b3539d0d
 @checked
 def image_arrays(
     arrays: dict[str, np.ndarray],  # `arr_0`, and perhaps `arr_1` and `classes`

@@ -100,14 +100,14 @@ from ..unet import UNet, UNetConfig
 
 _all_ = ["SamplingJob", "TrainingJob", "launch"]
 
-# %% ../../nbs/running/07_jobs.ipynb #2e67cefe
+# %% ../../nbs/running/07_jobs.ipynb #16bd7cf2
 class _Scan(TypedDict):
     "What a list of unreadable images holds."
 
     fingerprint: str  # of the files that were read
     unreadable: dict[str, str]  # reasons by file
 
-
+# %% ../../nbs/running/07_jobs.ipynb #2e67cefe
 def _listed(scan: Path) -> _Scan:
     "The list in a file. Raises `OSError` if it is damaged."
     return load_json(scan, "delete it to read the images again", _Scan)
@@ -463,13 +463,13 @@ def this_process() -> PartialState:
     # notices if a process dies.
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
 
-# %% ../../nbs/running/07_jobs.ipynb #80d3d607
+# %% ../../nbs/running/07_jobs.ipynb #bc4b241c
 def allow_tf32(allowed: bool):
     "Let GPUs shorten float32 products to 19 bits, or not."
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 
-
+# %% ../../nbs/running/07_jobs.ipynb #80d3d607
 def _on_device(plan: TrainingPlan, device) -> nn.Module:
     "The network, ready to be trained."
     allow_tf32(plan.job.tf32)

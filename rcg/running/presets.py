@@ -51,12 +51,13 @@ class Preset:
     # metric: {"vanilla", "robust"}: {scale s: the paper's number}
     curves: dict = field(default_factory=dict)
 
-# %% ../../nbs/running/03_presets.ipynb #a818c583
+# %% ../../nbs/running/03_presets.ipynb #0d2ec530
 _DIGITS = dict(
     image_size=8, channels=1, width=32, multipliers=(1, 2), depth=1, attention=(4,)
 )
 _BRIEF = dict(lr=1e-3, batch_size=64, save_every=100)
 
+# %% ../../nbs/running/03_presets.ipynb #a818c583
 DIGITS = Preset(
     "digits",
     data="digits",
@@ -143,7 +144,7 @@ CIFAR10 = Preset(
     targets={"FID": {"unguided": 7.67, "vanilla": 7.62, "robust": 7.58}},
 )
 
-# %% ../../nbs/running/03_presets.ipynb #5c28b9db
+# %% ../../nbs/running/03_presets.ipynb #2d2d1cd3
 _ADM = dict(multipliers=(1, 1, 2, 3, 4), depth=2, attention=(32, 16, 8), classes=1000)
 _TABLE1 = {
     "FID": {"unguided": 5.91, "vanilla": 2.97, "robust": 2.85},
@@ -161,6 +162,7 @@ _TABLE6 = {
     },
 }
 
+# %% ../../nbs/running/03_presets.ipynb #5c28b9db
 IMAGENET128 = Preset(
     "imagenet128",
     data="imagenet/train",

@@ -64,7 +64,7 @@ def _wanted(fault: dict) -> str:
     "What pydantic expects, as we say it."
     return fault["msg"].removeprefix("Input ").replace("should", "must")
 
-# %% ../../nbs/running/00_settings.ipynb #e809b4ad
+# %% ../../nbs/running/00_settings.ipynb #a822bffa
 def _fault(kind: Callable, fault: dict) -> str:
     "One of pydantic's findings as a sentence."
     names, owner = list(inspect.signature(kind).parameters), kind.__qualname__
@@ -88,7 +88,7 @@ def _fault(kind: Callable, fault: dict) -> str:
     it = "it " * wanted.startswith("must")
     return f"{name} is {shown(fault['input'])}: {it}{wanted}"
 
-
+# %% ../../nbs/running/00_settings.ipynb #e809b4ad
 def _is_choice(part) -> bool:
     "Whether this part of a place is pydantic's name of a type, one of several."
     return isinstance(part, str) and (part in dir(builtins) or not part.isidentifier())
@@ -102,7 +102,7 @@ def in_words(kind: Callable, error: ValidationError) -> str:
         lines.setdefault(about + found, []).append(wanted)
     return "\n".join(k + " or ".join(dict.fromkeys(v)) for k, v in lines.items())
 
-# %% ../../nbs/running/00_settings.ipynb #19b381e8
+# %% ../../nbs/running/00_settings.ipynb #f685814d
 _CALLS = ConfigDict(
     allow_inf_nan=False,
     arbitrary_types_allowed=True,
@@ -110,7 +110,7 @@ _CALLS = ConfigDict(
 )
 _RULES = ConfigDict(extra="forbid", **_CALLS)
 
-
+# %% ../../nbs/running/00_settings.ipynb #19b381e8
 @dataclass_transform(frozen_default=True)
 def settings(cls: type) -> type:
     """Make a class with annotations a frozen dataclass that checks them.
@@ -130,7 +130,7 @@ def settings(cls: type) -> type:
     made.__init__ = __init__
     return made
 
-# %% ../../nbs/running/00_settings.ipynb #5a0e7662
+# %% ../../nbs/running/00_settings.ipynb #6b3db4c8
 Given, Result = ParamSpec("Given"), TypeVar("Result")
 
 
@@ -142,13 +142,13 @@ def _as_instances(kind):
         return reduce(or_, map(_as_instances, get_args(kind)))
     return kind
 
-
+# %% ../../nbs/running/00_settings.ipynb #e490d5e3
 def _of_a_notebook(fault: dict) -> bool:
     "Whether a class stands in for ours: a notebook has those that it exports twice."
     of_another = fault["type"] == "is_instance_of"
     return of_another and type(fault["input"]).__module__ == "__main__"
 
-
+# %% ../../nbs/running/00_settings.ipynb #5a0e7662
 def checked(function: Callable[Given, Result]) -> Callable[Given, Result]:
     """Make a function, or a class as it is made, check arguments by annotations.
 
@@ -220,13 +220,13 @@ def described(
         "use numbers, texts, lists, or a dataclass of these"
     )
 
-# %% ../../nbs/running/00_settings.ipynb #e1d157b8
+# %% ../../nbs/running/00_settings.ipynb #59d72606
 def fingerprint(value) -> str:
     "16 hexadecimal digits that are the same for settings with the same effect."
     text = json.dumps(described(value, essential=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-
+# %% ../../nbs/running/00_settings.ipynb #e1d157b8
 def differences(
     then,  # plain JSON
     now,  # plain JSON
@@ -241,14 +241,14 @@ def differences(
         return [line for lines in inner for line in lines]
     return [] if then == now else [f"{name} was {then}, is {now}"]
 
-# %% ../../nbs/running/00_settings.ipynb #3c5a89a3
+# %% ../../nbs/running/00_settings.ipynb #76553d21
 def _assigned(source: str) -> dict:
     "The variables that a cell of assignments makes."
     values: dict = {}
     exec(source, values)
     return {k: v for k, v in values.items() if k != "__builtins__"}
 
-
+# %% ../../nbs/running/00_settings.ipynb #3c5a89a3
 def _injected(values: dict) -> tuple[dict, dict]:
     "Defaults, and what papermill has injected below them; empty without papermill."
     cells = [str(cell) for cell in values.get("In", [])]
@@ -257,7 +257,7 @@ def _injected(values: dict) -> tuple[dict, dict]:
             return _assigned(above), _assigned(cell)
     return {}, {}
 
-# %% ../../nbs/running/00_settings.ipynb #e2325075
+# %% ../../nbs/running/00_settings.ipynb #2e5078b8
 def _as_default(name: str, value, default):
     "The value with the default's type. Raises `ValueError` if it is of another."
     if default is None:
@@ -267,7 +267,7 @@ def _as_default(name: str, value, default):
     except ValidationError as e:
         raise ValueError(f"{name} is {value!r}: it {_wanted(e.errors()[0])}") from None
 
-
+# %% ../../nbs/running/00_settings.ipynb #e2325075
 def notebook_parameters(
     values: dict,  # the notebook's `globals()`
     kind: type | None = None,  # a class of settings; its names take its types

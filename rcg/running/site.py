@@ -168,14 +168,14 @@ def notebooks(
     contents = sidebar["website"]["sidebar"]["contents"]
     return [page for section in contents for page in section["contents"]]
 
-# %% ../../nbs/running/09_site.ipynb #3dcc81c2
+# %% ../../nbs/running/09_site.ipynb #4f8884e9
 def page_of(notebook: str) -> str:
     "The address of a notebook's page, relative to the site."
     return re.sub(r"(^|/)\d+[a-z0-9]*_", r"\1", notebook.lower()).replace(
         ".ipynb", ".html"
     )
 
-
+# %% ../../nbs/running/09_site.ipynb #3dcc81c2
 def heading_id(heading: str) -> str:
     "What a link calls a heading."
     given = re.search(r"\{#([^\s}]+)", heading)
@@ -207,7 +207,7 @@ def unnested(text: str) -> str:
     nested = r"\[([^][]*)\[(`[^`]+`)\]\([^)\s]+\)([^][]*)\](?=\()"
     return re.sub(nested, r"[\1\2\3]", text)
 
-# %% ../../nbs/running/09_site.ipynb #c6278b72
+# %% ../../nbs/running/09_site.ipynb #6385ee4b
 def only_imports(source: str) -> bool:
     "Whether a cell does nothing but import."
     try:
@@ -216,7 +216,7 @@ def only_imports(source: str) -> bool:
         return False
     return bool(body) and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body)
 
-
+# %% ../../nbs/running/09_site.ipynb #c6278b72
 def folded(source: str, summary: str) -> str:
     "A cell's source with the options that fold it, unless it has options of its own."
     if re.search(r"^#\| *(code-fold|echo|include):", source, re.M):
@@ -336,13 +336,13 @@ def executed(cell):
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
 
-# %% ../../nbs/running/09_site.ipynb #76b81798
+# %% ../../nbs/running/09_site.ipynb #5852657a
 def opening(notebook: dict) -> tuple[str, str]:
     "Title and description of a notebook, as it is in its file."
     lines = "".join(notebook["cells"][0]["source"]).splitlines()
     return lines[0].lstrip("# "), lines[2].lstrip("> ")
 
-
+# %% ../../nbs/running/09_site.ipynb #76b81798
 def page_index(
     nbs: Path,  # the folder of the notebooks
 ) -> str:

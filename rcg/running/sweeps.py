@@ -112,14 +112,14 @@ def _note(sweep: Sweep, key: str, state: str) -> str:
         return error.splitlines()[0]
     return ""
 
-# %% ../../nbs/running/08_sweeps.ipynb #d3327c5f
+# %% ../../nbs/running/08_sweeps.ipynb #edb42119
 def _distinguishing(cells: list[dict]) -> list[str]:
     "The plain settings in which cells differ."
     names = dict.fromkeys(name for cell in cells for name in cell)
     plain = lambda n: not any(isinstance(cell.get(n), (dict, list)) for cell in cells)
     return [n for n in names if plain(n) and len({cell.get(n) for cell in cells}) > 1]
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #d3327c5f
 @checked
 def progress(sweep: Sweep) -> str:  # Markdown
     "One row per cell: its settings, its state, how long it took or why it failed."
@@ -135,13 +135,13 @@ def progress(sweep: Sweep) -> str:  # Markdown
     summary = ", ".join(f"{n} {state}" for state, n in count.items())
     return "\n".join([*([markdown_table(rows), ""] if rows else []), summary + eta])
 
-# %% ../../nbs/running/08_sweeps.ipynb #58949e9f
+# %% ../../nbs/running/08_sweeps.ipynb #99d80a61
 def _failure(sweep: Sweep, key: str) -> int | None:
     "Identifies the last failure of a cell."
     file = sweep.file(key, "failed.json")
     return file.stat().st_mtime_ns if file.exists() else None
 
-
+# %% ../../nbs/running/08_sweeps.ipynb #58949e9f
 def _do(sweep: Sweep, key: str, function: Callable) -> str:
     "Do a cell and store its result or its error; returns done or failed."
     cell, start = sweep.cells[key], time.perf_counter()

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from .files import atomic_write, regular_file
 from .settings import checked, described
 
-# %% ../../nbs/running/01a_tensors.ipynb #9e65df12
+# %% ../../nbs/running/01a_tensors.ipynb #bc362bcf
 def is_dense(tensor: Tensor) -> bool:
     "Whether a tensor has its values side by side in memory."
     plain = tensor.layout == torch.strided and not tensor.is_meta
     return plain and not tensor.is_nested and not tensor.is_quantized
 
-
+# %% ../../nbs/running/01a_tensors.ipynb #9e65df12
 def _dense(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     if other := [name for name, x in tensors.items() if not is_dense(x)]:
         raise ValueError(f"hold {other[0]}, which is sparse or has no values")
@@ -47,7 +47,7 @@ def tensors_checksum(tensors: Weights) -> str:
         digest.update(x.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
-# %% ../../nbs/running/01a_tensors.ipynb #68149cfc
+# %% ../../nbs/running/01a_tensors.ipynb #9af84c3a
 def _apart(tensors: Weights) -> Weights:
     "Each tensor with memory of its own."
     found, places = {}, set()
@@ -58,7 +58,7 @@ def _apart(tensors: Weights) -> Weights:
         places.add(place)
     return found
 
-
+# %% ../../nbs/running/01a_tensors.ipynb #68149cfc
 @checked
 def save_tensors(
     path: str | Path,  # ends in .safetensors
@@ -74,7 +74,7 @@ def save_tensors(
         except (KeyError, UnicodeEncodeError) as e:  # a type or a name
             raise ValueError(f"{path} cannot hold {e}: convert or rename it") from None
 
-# %% ../../nbs/running/01a_tensors.ipynb #ee891e3c
+# %% ../../nbs/running/01a_tensors.ipynb #5daa0668
 def _value(text: str):
     "What JSON says; the text itself, if it is none of ours."
     try:
@@ -82,7 +82,7 @@ def _value(text: str):
     except (ValueError, RecursionError):
         return text
 
-
+# %% ../../nbs/running/01a_tensors.ipynb #ee891e3c
 @checked
 def load_tensors(
     path: str | Path,
@@ -105,7 +105,7 @@ def load_tensors(
         raise OSError(f"{path} is damaged, its checksum is wrong: {advice}")
     return tensors, metadata
 
-# %% ../../nbs/running/01a_tensors.ipynb #62938b7e
+# %% ../../nbs/running/01a_tensors.ipynb #d2d7665f
 def _misfits(model: nn.Module, tensors: Weights) -> dict[str, list[str]]:
     "What is wrong with these weights for this model, by kind of fault."
     ours, common = model.state_dict(), model.state_dict().keys() & tensors.keys()
@@ -126,7 +126,7 @@ def _misfits(model: nn.Module, tensors: Weights) -> dict[str, list[str]]:
         ],
     }
 
-
+# %% ../../nbs/running/01a_tensors.ipynb #62938b7e
 @checked
 def load_weights(
     model: nn.Module,

@@ -81,14 +81,14 @@ class Survey:
         "What is in that file."
         return self.file(pair, method).read_bytes()
 
-# %% ../../nbs/survey/00_answers.ipynb #8ae9285e
+# %% ../../nbs/survey/00_answers.ipynb #b55e4a1b
 @checked
 def save_survey(survey: Survey):
     "Write the manifest."
     values = {k: v for k, v in asdict(survey).items() if k != "folder"}
     save_json(survey.folder / "survey.json", values)
 
-
+# %% ../../nbs/survey/00_answers.ipynb #8ae9285e
 @checked
 def open_survey(
     folder: str | Path,  # relative to the repository, see `run_path`
@@ -361,7 +361,7 @@ def give(
             raise ValueError(f"there is no rater {rater}") from None
     return True
 
-# %% ../../nbs/survey/00_answers.ipynb #ea204eb2
+# %% ../../nbs/survey/00_answers.ipynb #376ac9b3
 _ROWS = """
 SELECT rater, place, pair, "left", "right", answer, seconds, answered,
     MAX(version) AS corrections  -- of several versions, MAX picks the row that has it
@@ -369,7 +369,7 @@ FROM answers JOIN tasks USING (rater, place)
 GROUP BY rater, place ORDER BY answered, rater, place
 """
 
-
+# %% ../../nbs/survey/00_answers.ipynb #ea204eb2
 @checked
 def answer_rows(survey: Survey) -> list[dict]:  # empty before anyone has answered
     """One row per answer.

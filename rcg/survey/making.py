@@ -33,14 +33,14 @@ def _from_folder(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
         raise ValueError(f"{root} must hold one folder per class, each with images")
     return {n: root / n for n in names}, {n: Path(n).parts[0] for n in names}
 
-# %% ../../nbs/survey/02_making.ipynb #46fa65c1
+# %% ../../nbs/survey/02_making.ipynb #50637b75
 def _by_position(images, labels) -> tuple[dict, dict[str, str]]:
     "Images (H, W, 3), and their classes, by position; both are tensors."
     pictures = images.permute(0, 2, 3, 1).numpy()
     names = [str(i) for i in range(len(pictures))]
     return dict(zip(names, pictures)), dict(zip(names, map(str, labels.tolist())))
 
-
+# %% ../../nbs/survey/02_making.ipynb #46fa65c1
 def _from_file(path: Path) -> tuple[dict, dict[str, str]]:
     "The same from an .npz file."
     from rcg.running.images import load_images

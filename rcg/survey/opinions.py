@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from pydantic import AfterValidator, Field
 from scipy import stats
 
-from ..data import plain
+from ..data import method_colour, plain
 from ..metrics import Draws, Interval, Level, Numbers, centred_interval
 from ..running.files import markdown_table, read_table, run_path
 from rcg.running.settings import (
@@ -114,21 +114,21 @@ def _utc(text: str) -> np.datetime64:
     time = datetime.fromisoformat(text).astimezone(UTC)
     return np.datetime64(time.replace(tzinfo=None), "ms")
 
-# %% ../../nbs/survey/04_opinions.ipynb #42adadc7
+# %% ../../nbs/survey/04_opinions.ipynb #58ad0549
 def _seconds(text: str) -> float:
     "A duration; not a number, if blank."
     if float(text or 0) < 0:
         raise ValueError(f"{text} is negative")
     return float(text or "nan")
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #030f14b4
 _DETAILS = {  # column: what it is called in `Opinions`, and how to read it
     "answer": ("side", lambda text: {"left": -1, "same": 0, "right": 1}[text.lower()]),
     "seconds": ("seconds", _seconds),
     "answered": ("answered", _utc),
 }
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #42adadc7
 def _details(rows: list[dict]) -> dict[str, np.ndarray]:
     "The columns that a table need not have; times may be blank in some rows."
     found = {}
@@ -236,7 +236,7 @@ class Population:
         names = [f"r{k}" for k in range(raters)], [f"p{k}" for k in range(pairs)]
         return Opinions(methods, rater, pair, choice[rater, pair], *names, side=side)
 
-# %% ../../nbs/survey/04_opinions.ipynb #8fe76bae
+# %% ../../nbs/survey/04_opinions.ipynb #b372c398
 def _table(counts: np.ndarray) -> np.ndarray:
     if counts.ndim != 2:
         raise ValueError(f"must be (pairs, answers), not {counts.shape}")
@@ -245,7 +245,7 @@ def _table(counts: np.ndarray) -> np.ndarray:
 
 Counts = Annotated[Numbers, AfterValidator(_table)]
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #8fe76bae
 @checked
 def tally(
     opinions: Opinions,
@@ -285,8 +285,8 @@ def preference_figure(opinions: Opinions) -> Figure:
     fig = Figure(figsize=(9, 3.4), layout="constrained")
     ax, at, bottom = fig.subplots(), np.arange(1, len(shares) + 1), 0
     first, second = opinions.methods
-    known = {"vanilla": "C0", "robust": "C1", "unguided": "C7"}
-    colours = known.get(first, "C2"), "0.85", known.get(second, "C4")
+    colours = [method_colour(name, opinions.methods) for name in opinions.methods]
+    colours.insert(1, "0.85")
     for share, name, colour in zip(shares.T, (first, "same", second), colours):
         ax.bar(at, share, 1.0, bottom, label=plain(name), color=colour)
         bottom = bottom + share
@@ -411,13 +411,13 @@ class Preference(NamedTuple):
     p_pairs: float  # flipping pairs
     p_raters: float  # flipping raters
 
-# %% ../../nbs/survey/04_opinions.ipynb #b38c7fb8
+# %% ../../nbs/survey/04_opinions.ipynb #3034d8ac
 def _clustered(u: np.ndarray, groups: np.ndarray) -> float:
     "The variance of a sum of contributions that are independent between groups."
     sums, count = np.bincount(groups, u), len(np.unique(groups))
     return float((sums**2).sum() * count / (count - 1))
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #b38c7fb8
 def _flips(
     choice: np.ndarray, groups: np.ndarray, draws: int, rng: np.random.Generator
 ) -> float:
@@ -529,13 +529,13 @@ class Variances(NamedTuple):
     rater: float
     rest: float
 
-# %% ../../nbs/survey/04_opinions.ipynb #ec2edecc
+# %% ../../nbs/survey/04_opinions.ipynb #f1500ba7
 def _products(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     "The sum of the products of two answers in a group, and how many there are."
     sums, squares, sizes = (np.bincount(groups, w) for w in (x, x**2, np.ones_like(x)))
     return np.array([(sums**2 - squares).sum(), (sizes * (sizes - 1)).sum()])
 
-
+# %% ../../nbs/survey/04_opinions.ipynb #ec2edecc
 @checked
 def variances(opinions: Opinions) -> Variances:
     """Variance components by the method of moments.

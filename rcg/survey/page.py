@@ -86,7 +86,7 @@ def respond(
             pass  # no page of ours, or one of a rater who has gone on elsewhere
     return _screen(answers, secret, back=action == "back")
 
-# %% ../../nbs/survey/01_page.ipynb #e4008e9d
+# %% ../../nbs/survey/01_page.ipynb #77e329c3
 _PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -99,7 +99,7 @@ _PAGE = Template("""<!doctype html>
 </html>
 """)
 
-
+# %% ../../nbs/survey/01_page.ipynb #e4008e9d
 @checked
 def first_page(texts: Texts) -> str:
     "The HTML that a browser loads first; screens follow as messages."

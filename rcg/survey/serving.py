@@ -31,7 +31,7 @@ from rcg.survey.answers import (
 from .making import make_survey
 from .page import ACTIONS, SCRIPT, STYLE, first_page, respond
 
-# %% ../../nbs/survey/03_serving.ipynb #3c435dad
+# %% ../../nbs/survey/03_serving.ipynb #1deddaea
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
     "style-src 'self'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -41,7 +41,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
-
+# %% ../../nbs/survey/03_serving.ipynb #3c435dad
 def _is_number(host: str) -> bool:
     try:
         return bool(ip_address(host.strip("[]")))
@@ -226,13 +226,13 @@ def serve(
     except KeyboardInterrupt:
         print("stopped; the same command goes on")
 
-# %% ../../nbs/survey/03_serving.ipynb #64183a72
+# %% ../../nbs/survey/03_serving.ipynb #1d175d68
 def _no_formula(value):
     "A text that no spreadsheet takes for a formula."
     risky = isinstance(value, str) and value.startswith(tuple("=+-@\t\r"))
     return f"'{value}" if risky else value
 
-
+# %% ../../nbs/survey/03_serving.ipynb #64183a72
 @checked
 def export(
     folder: str,  # of the survey
