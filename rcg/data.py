@@ -337,10 +337,16 @@ def check_inputs(
     `TypeError` for a wrong type; `ValueError` for a wrong shape, for images that are
     not finite or plainly in [0, 255], and for timesteps or labels out of range.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = getattr(images, "dtype", type(images).__name__)
-        advice = "rcg.data.from_uint8 converts bytes"
-        raise TypeError(f"images must be floats in [-1, 1], not {kind}: {advice}")
+    if not isinstance(images, Tensor):
+        kind = type(images).__name__
+        raise TypeError(
+            f"images must be a tensor, not {kind}: torch.as_tensor makes one"
+        )
+    if not images.is_floating_point():
+        raise TypeError(
+            f"images must be floats in [-1, 1], not {images.dtype}: "
+            "rcg.data.from_uint8 converts bytes"
+        )
     if images.ndim != 4:
         shape = tuple(images.shape)
         raise ValueError(f"images must have the shape (N, C, H, W), not {shape}")
@@ -381,8 +387,10 @@ def min_max(
 
 # %% ../nbs/00_data.ipynb #3d34b223
 def _sized(data):
-    if isinstance(data, (str, dict)) or not hasattr(data, "__getitem__"):
-        raise ValueError(f"must be a data set, but is {type(data).__name__}")
+    arrays = (str, bytes, dict, Tensor, np.ndarray)
+    if isinstance(data, arrays) or not hasattr(data, "__getitem__"):
+        kind = type(data).__name__
+        raise ValueError(f"must be a data set, like LabeledImages, but is {kind}")
     if not hasattr(data, "__len__") or not len(data):
         raise ValueError("must be a data set with a length, but has none, or is empty")
     return data

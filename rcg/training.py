@@ -240,10 +240,11 @@ def _draws(
 # %% ../nbs/06_training.ipynb #02fd9dec
 @contextmanager
 def _arithmetic(config: TrainingConfig, step: int, device, rank: int):
-    "The step's own random state, for dropout, and its precision."
+    "Gradients, the step's own random state, for dropout, and its precision."
     devices = [device] if device.type == "cuda" else []
     seed = np.random.default_rng([config.seed, step, rank]).integers(2**32)
     with (
+        torch.enable_grad(),
         torch.random.fork_rng(devices),
         torch.autocast(device.type, torch.bfloat16, enabled=config.bf16),
     ):

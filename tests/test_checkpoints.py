@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import ROOT
 from safetensors.torch import save_file
+from torch import nn
 
 from rcg.classifier import Classifier
 from rcg.running.checkpoints import (
@@ -75,6 +76,12 @@ def test_wrapped_weights_are_taken_and_it_is_said(tmp_path, weights, kind):
     with pytest.warns(UserWarning, match="a.pt, .* taken"):
         model = load_classifier(tmp_path / "a.pt", "digits")
     assert all(v.equal(weights[k]) for k, v in model.state_dict().items())
+
+
+def test_the_place_in_a_sequential_is_no_wrapping(tmp_path):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    assert set(read_weights(tmp_path / "w.pt")) == {"1.weight", "1.bias"}
 
 
 def test_plain_weights_are_taken_without_a_word(tmp_path, weights):

@@ -75,6 +75,12 @@ def test_gradients_of_pieces_add_up_to_those_of_the_batch():
     assert np.allclose(whole, pieces, rtol=1e-4)
 
 
+def test_training_where_gradients_are_off():
+    with torch.no_grad():
+        inside = fit(begin(), "inside")
+    assert weights(inside).equal(weights(fit(begin(), "outside")))
+
+
 def test_the_average_follows_its_formula():
     expected = None
     for state in begin():

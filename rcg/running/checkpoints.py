@@ -91,12 +91,12 @@ _COUNTER = "n_averaged"  # of AveragedModel, beside the parameters
 
 # %% ../../nbs/running/06_checkpoints.ipynb #46f39f87
 def _common_prefix(names) -> str | None:
-    "`word.` if all names begin with it; those of our networks' parameters do not."
+    "`word.` if all names begin with it; a number is the place in a `Sequential`."
     names = [name for name in names if name != _COUNTER]
     first = {name.partition(".")[0] for name in names}
-    return (
-        f"{first.pop()}." if len(first) == 1 and all("." in n for n in names) else None
-    )
+    if len(first) == 1 and all("." in name for name in names):
+        word = first.pop()
+        return None if word.isdigit() else f"{word}."
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3d50e92e
 def _is_weights(found) -> bool:
