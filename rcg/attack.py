@@ -123,7 +123,7 @@ class Attack:
     ):
         "An `AttackStep` before each move and at the end. Raises as `check_inputs`."
         check_inputs(x_t, t, y)
-        size = self.step_size or 2.5 * self.threat.eps / self.steps
+        size = self.step_size or 2.5 * L2(self.threat.eps).eps / self.steps
         x = x_t = x_t.detach()
         active = torch.arange(len(x), device=x.device)
         if self.early_stop:

@@ -178,7 +178,7 @@ class NoisingProcess:
         return _picked(self._tables[device][name], t)
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
-        "x_t from x_0 and standard normal noise (Eq. 3). Raises as `check_inputs` does."
+        "x_t like x_0 (N, C, H, W), by Eq. 3 at t (N,). Raises as `check_inputs` does."
         check_inputs(x0, t, steps=self.config.steps)
         noise = torch.randn_like(x0) if noise is None else noise
         if getattr(noise, "shape", None) != x0.shape:
@@ -188,7 +188,7 @@ class NoisingProcess:
         return x_t.to(x0.dtype)  # half precision stays what it is
 
     def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        "The mean of q(x_t' | x_t, x_0)."
+        "The mean of q(x_t' | x_t, x_0), like both images (N, C, H, W); t (N,)."
         return self.at("weight_x0", t) * x0 + self.at("weight_xt", t) * x_t
 
 # %% ../nbs/01_diffusion.ipynb #4f622cd8
@@ -295,11 +295,11 @@ class Diffusion(NoisingProcess):
     "The noising process q, and its reversal p by a denoiser `model(x_t, t, labels)`."
 
     def x0_from_noise(self, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        "Eq. 3 solved for x_0."
+        "Eq. 3 solved for x_0, like x_t and noise (N, C, H, W); t (N,)."
         return (x_t - self.at("noise", t) * noise) / self.at("signal", t)
 
     def noise_from_x0(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-        "Eq. 3 solved for the noise."
+        "Eq. 3 solved for the noise, like x_t and x0 (N, C, H, W); t (N,)."
         return (x_t - self.at("signal", t) * x0) / self.at("noise", t)
 
     def p(

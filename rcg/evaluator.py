@@ -272,7 +272,11 @@ def adm_scores(
     batch_size: Count = 64,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:  # without what the reference does not suffice for
-    "ADM's numbers by the names that it prints. Raises as `npz_images`."
+    """ADM's numbers by the names that it prints.
+
+    Raises as `npz_images`, and `ValueError` for a reference with neither images nor
+    statistics.
+    """
     read = lambda path: activations(path, network, batch_size, device)
     stored, has_images = _contents(reference)
     if not (stored or has_images):

@@ -112,7 +112,10 @@ class Weighted:
         return replace(self, low=max(low, self.low), high=min(ends, default=None))
 
     def weight(self, step: int, steps: int) -> float:
-        "The factor of the term at timestep `step` of `steps`; zero where it rests."
+        """The factor of the term at timestep `step` of `steps`; zero where it rests.
+
+        Raises `ValueError` if its schedule gives no finite number.
+        """
         if step < self.low or self.high is not None and step >= self.high:
             return 0.0
         given = self.schedule(step / steps) if self.schedule else 1
@@ -305,7 +308,7 @@ class Static:
 
     limit: Positive = 1.0
 
-    def __call__(self, x0: Tensor) -> Tensor:
+    def __call__(self, x0: Tensor) -> Tensor:  # (N, C, H, W), and like it
         return x0.clamp(-self.limit, self.limit)
 
 # %% ../nbs/07_guidance.ipynb #bfd4d2b4
@@ -313,16 +316,19 @@ class Static:
 class Dynamic:
     "Clip the expected image at a quantile of its absolute values, and rescale it."
 
-    share: Share = 0.995  # of the values, that are not clipped
+    share: Share = 0.995  # share of values that are not clipped
 
-    def __call__(self, x0: Tensor) -> Tensor:
+    def __call__(self, x0: Tensor) -> Tensor:  # (N, C, H, W), and like it
         size = x0.abs().flatten(1).quantile(self.share, 1).clamp(min=1)
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
 # %% ../nbs/07_guidance.ipynb #4ef662d1
 class Guided:
-    "A denoiser with guidance, as `solve` wants it."
+    """A denoiser with guidance, as `solve` wants it.
+
+    `labels` are (N,) int64; `noise` gives images (N, C, H, W), as `SeededNoise` does.
+    """
 
     def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost):
         self.denoiser, self.labels, self.guidance = denoiser, labels, guidance
@@ -330,7 +336,7 @@ class Guided:
         self.cost, self.kept = cost, {}
 
     def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
-        "The prediction at one timestep, with guidance."
+        "The prediction for x (N, C, H, W) at one timestep, with guidance."
         t = torch.full_like(self.labels, step)
         with self.cost.counting("denoiser", len(x)), torch.no_grad():
             output = self.denoiser(x, t, self.labels)

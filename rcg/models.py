@@ -26,13 +26,13 @@ def told(network: Callable, name: str, default=None):
 
 
 def name_of(network: Callable) -> str:
-    "What to call a network or function in a printed term."
+    "What to call a network or function in messages."
     kind = type(getattr(network, "module", network)).__name__
     return told(network, "name") or told(network, "__name__") or kind
 
 
 def in_short(what: Callable) -> str:
-    "How a term, target or schedule is printed: functions by their names."
+    "How a function is printed: by its settings if it has some, or else by its name."
     return repr(what) if is_dataclass(what) else name_of(what)
 
 # %% ../nbs/00a_models.ipynb #6c84b207
@@ -53,7 +53,10 @@ def check_takes(name: str, network: Callable, *given: str):
 
 # %% ../nbs/00a_models.ipynb #5e4513c4
 def called(name: str, network: Callable, **given):
-    "What the network answers. Raises `TypeError` if it takes other arguments."
+    """What the network answers to what is given: passed by position, in this order.
+
+    Raises `TypeError` if it takes other arguments.
+    """
     if not callable(network):
         raise TypeError(f"the {name} is {network!r}: pass a function")
     try:
@@ -74,9 +77,9 @@ def check_labels(
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
+        some = f"labels from {low} to {high} are" if low < high else f"label {low} is"
         raise ValueError(
-            f"the {name} knows the labels 0 to {classes - 1}, but labels from {low} "
-            f"to {high} are asked for"
+            f"the {name} knows the labels 0 to {classes - 1}, but {some} asked for"
         )
 
 # %% ../nbs/00a_models.ipynb #90194e78
@@ -97,7 +100,8 @@ def labels_named(
             said = f"did you mean {', '.join(near)}?"
         else:
             said = f"there are {', '.join(classes[:5])}, …"
-        raise ValueError(f"{count} classes are called {name!r}: {said}")
+        found = f"{count} classes are" if count else "no class is"
+        raise ValueError(f"{found} called {name!r}: {said}")
     return torch.tensor([classes.index(name) for name in names], dtype=torch.int64)
 
 # %% ../nbs/00a_models.ipynb #002c924e
@@ -113,8 +117,8 @@ class Cost:
     "Evaluations and the time they took, added up over everything that was drawn."
 
     images: int = 0
-    denoiser: int = 0  # evaluations of the denoiser by the solver, in images
-    guidance: int = 0  # evaluations of networks by terms, in images
+    denoiser: int = 0  # evaluations of the denoiser, one an image
+    guidance: int = 0  # evaluations by what guides, one an image
     denoiser_seconds: float = 0.0
     guidance_seconds: float = 0.0
 

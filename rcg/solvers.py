@@ -41,8 +41,9 @@ class Level(NamedTuple):
 
     @property
     def log_snr(self) -> float:
-        "λ = log(a / b), half the log SNR; infinite for the finished image."
-        return math.log(self.signal / self.noise) if self.noise else math.inf
+        "λ = log(a / b), half the log SNR; ∞ for the finished image, -∞ for pure noise."
+        ratio = self.signal / self.noise if self.noise else math.inf
+        return math.log(ratio) if ratio else -math.inf
 
 # %% ../nbs/02_solvers.ipynb #3bc90dcd
 @checked
@@ -278,7 +279,13 @@ def solve(
             raise ValueError(f"noise gives {shown(drawn)}, not noise like x")
         return drawn
 
-    return solver.run(process, partial(predict, process), x, fresh)
+    def denoised(x: Tensor, step: int) -> Denoised:
+        found = predict(process, x, step)
+        if not isinstance(found, Denoised):
+            raise ValueError(f"predict gives {shown(found)}, not a Denoised")
+        return found
+
+    return solver.run(process, denoised, x, fresh)
 
 # %% ../nbs/02_solvers.ipynb #91789296
 @settings

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast, reduce
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, InstanceOf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parameter import is_lazy
@@ -80,7 +80,10 @@ class DenoiserLoss:
     def __call__(
         self, model, x0: Tensor, labels: Tensor, t: Tensor, noise: Tensor
     ) -> dict[str, Tensor]:
-        "Per-sample values (N,) by name; the one called `loss` is trained on."
+        """Values (N,) by name, for x0 and noise (N, C, H, W), labels and t (N,) int64.
+
+        The one called `loss` is trained on.
+        """
         known = getattr(model, "classes", True)
         seen = self._dropped(model, labels) if known else None
         terms = denoising_loss(self.diffusion, model, x0, t, seen, noise)
@@ -127,7 +130,7 @@ class ClassifierLoss:
     def __call__(
         self, model, x0: Tensor, labels: Tensor, t: Tensor, noise: Tensor
     ) -> dict[str, Tensor]:
-        """Per-sample values (N,) by name.
+        """Values (N,) by name, for x0 and noise (N, C, H, W), labels and t (N,) int64.
 
         `accuracy` is that on what the classifier was shown, `moved` whether the
         attack changed the image: it leaves alone what is misclassified as it is.
@@ -179,6 +182,7 @@ class TrainingConfig:
 
 # %% ../nbs/06_training.ipynb #d10617e9
 def _trainable(model: nn.Module) -> nn.Module:
+    "The model. Raises `ValueError` if it cannot be trained as it is."
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("must have parameters that require a gradient, but has none")
@@ -436,11 +440,15 @@ def train_classifier(
     return train(classifier, loss, data, diffusion.config.steps, config, folder)
 
 # %% ../nbs/06_training.ipynb #9eced792
+@checked
 def fit(
-    run: Iterator[TrainingState],  # of `train`
+    run: InstanceOf[Iterator[TrainingState]],  # of `train`
     name: str = "training",  # shown beside the bar
 ) -> TrainingState:  # the last; its result is in evaluation mode
-    "Run to the end. An interruption says what is kept and how to go on."
+    """Run to the end. An interruption says what is kept and how to go on.
+
+    Raises `ValueError` for a run without steps.
+    """
     quiet, bar, state = not PartialState().is_main_process, None, None
     try:
         for state in run:
@@ -561,7 +569,7 @@ def _metadata(state: TrainingState) -> dict:
     )
 
 # %% ../nbs/06_training.ipynb #df4bb319
-# May change when a run goes on, beside the settings without effect: how it goes on.
+# May differ when a run is resumed, as may the settings marked NO_EFFECT
 FREE_TO_CHANGE = {"type", "steps", "lr", "bf16"}
 
 

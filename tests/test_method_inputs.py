@@ -1,5 +1,7 @@
 """What the method's functions refuse, in a sentence that names the argument."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,7 @@ from rcg.solvers import (
     DDIM,
     DDPM,
     DPMSolver2M,
+    Level,
     Mixture,
     orders_figure,
     predictor,
@@ -222,6 +225,16 @@ def test_noise_is_like_the_images(solver, drawn):
     refused(run, ValueError, "noise gives .*, not noise like x")
 
 
+def test_predictions_are_given_back():
+    run = lambda: list(solve(DDIM(5), D, lambda *_: None, x))
+    refused(run, ValueError, "predict gives None, not a Denoised")
+
+
+def test_levels_without_noise_or_signal():
+    ends = (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)
+    assert [Level(0, *ab).log_snr for ab in ends] == [math.inf, -math.inf, 0]
+
+
 LOSSES = (
     *(ClassifierLoss(D), SingleStepLoss(D, L2(0.5)), SmoothingLoss(D, 0.5)),
     *(GradientPenaltyLoss(D, 1.0), JointEnergyLoss(D, 1.0)),
@@ -336,6 +349,14 @@ class Broken(Own):
 
     def project(self, x, center):
         pass
+
+
+class Worded(Own):
+    eps = "big"
+
+
+def test_a_threat_has_a_size():
+    refused(lambda: Attack(Worded())(None, x, t, y), ValueError, "eps is 'big'")
 
 
 def test_a_threat_gives_images():

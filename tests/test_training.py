@@ -439,6 +439,8 @@ def test_losses_that_are_none_are_refused(loss, kind, message):
 def test_a_run_without_steps_has_no_result():
     with pytest.raises(ValueError, match="run has no steps"):
         fit(iter(()))
+    with pytest.raises(ValueError, match="run is 5"):
+        fit(5)
 
 
 # --- losses

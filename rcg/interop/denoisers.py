@@ -185,7 +185,6 @@ class DiffusersDenoiser(nn.Module):
             needs = "needs labels" if self.classes else "takes no labels"
             raise ValueError(f"this model {needs}: its classes are {self.classes}")
         check_inputs(x_t, t, labels, self.diffusion.config.steps, self.classes)
-        check_inputs(x_t, t, labels, self.diffusion.config.steps, self.classes)
         _check_images(x_t, self.unet.config)
 
 # %% ../../nbs/interop/01_denoisers.ipynb #bfef3004

@@ -38,6 +38,7 @@ from ..diffusion import Diffusion
 from ..guidance import Guidance, Term, labels_named, sample_steps
 from .denoisers import DiffusersDenoiser, from_noise, process_of, to_noise
 from .networks import to_diffusers
+from ..models import check_takes
 from ..running.hub import names_by_label
 from ..running.settings import Count, checked, settings
 from ..solvers import Denoised, SampleStep, Solver
@@ -118,7 +119,8 @@ class GuidanceClassifier(ModelMixin, ConfigMixin):
     @classmethod
     @checked
     def holding(cls, classifier: nn.Module) -> "GuidanceClassifier":
-        "The same network as a component."
+        "The same network as a component. Raises `TypeError` unless it takes t."
+        check_takes("classifier", classifier, "x_t", "t")
         ours = isinstance(classifier, Classifier)
         with torch.device("meta"):
             component = cls(asdict(classifier.config) if ours else None)
@@ -240,6 +242,9 @@ def _starting_noise(latents, denoiser: DiffusersDenoiser, labels, generator, dev
         raise ValueError("the unet does not tell its images' shape: pass latents")
     if latents is None:
         return randn_tensor((len(labels), *denoiser.shape), generator, device)
+    if latents.ndim != 4 or len(latents) != len(labels):
+        shape = f"({len(labels)}, C, H, W), one for each of the labels"
+        raise ValueError(f"latents must have the shape {shape}: {(*latents.shape,)}")
     return latents.to(device)
 
 # %% ../../nbs/interop/02_pipeline.ipynb #d90b3a46
@@ -316,7 +321,10 @@ class RobustGuidancePipeline(PipelineParts):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         **options,  # `eta` and the like for `scheduler.step`, `clip`, `threshold`
     ) -> ImagePipelineOutput | tuple:
-        "One image for each label. Raises what `sample_steps` raises."
+        """One image for each label. Raises what `sample_steps` raises.
+
+        If neither the unet nor any guidance knows classes, labels are a mere count.
+        """
         denoiser = DiffusersDenoiser(self.unet, self.scheduler)
         device, self._interrupt = self._execution_device, False
         labels = _numbered(class_labels, self.class_names, device)

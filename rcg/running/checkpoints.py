@@ -361,6 +361,12 @@ def _found(path: str | Path, preset_name: str | None, kind: str, changes: dict):
     elif not os.path.exists(path) and not os.path.exists(run_path(path)):
         if near := difflib.get_close_matches(str(path), SHIPPED, 1):
             raise FileNotFoundError(f"there is no {path}: did you mean {near[0]}?")
+        raise FileNotFoundError(f"there is no file or folder {path}")
+    if os.path.isdir(run_path(path)):
+        raise ValueError(
+            f"{path} is a folder: pass its file of weights, or read what "
+            "`save_pretrained` wrote by `Classifier.from_pretrained`"
+        )
     if preset_name is None:
         raise ValueError(
             f"say whose network {path} is, one of {', '.join(PRESETS)}; "
@@ -384,7 +390,7 @@ def load_unet(
     dtype: Precision = torch.float32,  # of the parameters; images stay float32
     **changes,  # what differs from the preset's `UNetConfig`, like `classes=3`
 ) -> UNet:  # in evaluation mode; a `DiffusersDenoiser` from a folder
-    """The denoiser of a preset with the weights of a file.
+    """The denoiser of a preset with the weights of a file, or that of a folder.
 
     Relative paths are looked for here and in the repository. Raises `ValueError` if
     the weights do not fit or are not finite, `OSError` if the file is damaged.

@@ -22,14 +22,16 @@ from .settings import checked, described
 
 # %% ../../nbs/running/01a_tensors.ipynb #bc362bcf
 def is_dense(tensor: Tensor) -> bool:
-    "Whether a tensor has its values side by side in memory."
+    "Whether it is a plain one: not sparse, nested, quantized or without values (meta)."
     plain = tensor.layout == torch.strided and not tensor.is_meta
     return plain and not tensor.is_nested and not tensor.is_quantized
 
 # %% ../../nbs/running/01a_tensors.ipynb #9e65df12
 def _dense(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    "The tensors. Raises `ValueError` unless all are plain ones."
     if other := [name for name, x in tensors.items() if not is_dense(x)]:
-        raise ValueError(f"hold {other[0]}, which is sparse or has no values")
+        why = "is sparse, quantized or has no values"
+        raise ValueError(f"hold {other[0]}, which {why}")
     return tensors
 
 
@@ -65,7 +67,10 @@ def save_tensors(
     tensors: Weights,
     **metadata,  # small JSON values, kept in the file's header
 ):
-    "Store named tensors atomically, with their checksum."
+    """Store named tensors atomically, with their checksum.
+
+    Raises `ValueError` for tensors and names that a file cannot hold.
+    """
     metadata["checksum"] = tensors_checksum(tensors)
     said = {k: json.dumps(described(v)) for k, v in metadata.items()}
     with atomic_write(path) as draft:
