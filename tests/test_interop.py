@@ -418,7 +418,7 @@ BAD_CALLS = [
     (dict(class_labels=[1.5, 2]), "class_labels"),
     (dict(class_labels=[True, False]), "class_labels"),
     (dict(class_labels=[[1], [2]]), "class_labels"),
-    (dict(class_labels=["three", "4"]), "0 classes are called 'three'"),
+    (dict(class_labels=["three", "4"]), "no class is called 'three'"),
     (dict(class_labels=[3, 10]), "labels 0 to 9"),
     (dict(generator=3), "generator is 3"),
     (dict(latents=None, generator=[torch.Generator()]), "generator has 1 for 2 labels"),
