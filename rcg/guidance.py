@@ -328,12 +328,13 @@ class Guided:
     """A denoiser with guidance, as `solve` wants it.
 
     `labels` are (N,) int64; `noise` gives images (N, C, H, W), as `SeededNoise` does.
+    Raises `ValueError` for values that are not finite, which clipping would hide.
     """
 
-    def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost):
+    def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost, seeds):
         self.denoiser, self.labels, self.guidance = denoiser, labels, guidance
         self.noise, self.clip, self.threshold = noise, clip, threshold
-        self.cost, self.kept = cost, {}
+        self.cost, self.seeds, self.kept = cost, seeds, {}
 
     def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
         "The prediction for x (N, C, H, W) at one timestep, with guidance."
@@ -341,6 +342,8 @@ class Guided:
         with self.cost.counting("denoiser", len(x)), torch.no_grad():
             output = self.denoiser(x, t, self.labels)
         p = process.p(output, x, t, self.clip)
+        cause = "by what the denoiser gives: check its weights and precision"
+        check_finite(output, step, cause, self.seeds)
         score = self.score(process, noise_in(output, x), p, x, t, step)
         x0 = guided_x0(process, p.x0, x, t, score) if score else p.x0
         if self.threshold:
@@ -355,7 +358,10 @@ class Guided:
         place, terms = int(np.searchsorted(process.timesteps, step)), []
         for k, part in enumerate(self.guidance.parts):
             if weight := part.weight(step, process.config.steps):
-                terms.append((weight, self.term(k, part, x, t, seen, place)))
+                value = self.term(k, part, x, t, seen, place)
+                cause = f"by what {part} gives: lower the scale, or check the weights"
+                check_finite(weight * seen.sigma * value, step, cause, self.seeds)
+                terms.append((weight, value))
         return tuple(terms)
 
     def term(self, k: int, part: Weighted, x, t, seen: Seen, place: int) -> Tensor:
@@ -377,14 +383,14 @@ class Guided:
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
 
 
-def check_finite(x: Tensor, step: int, guidance: Guidance, seeds: list[int]):
+def check_finite(x: Tensor, step: int, cause: str, seeds: Sequence[int]):
     "Raise `ValueError` that names the seeds of images that are not finite any more."
     bad = (~(x.flatten(1).abs().amax(1) < LARGEST)).nonzero()[:, 0].tolist()
     if bad:
         which = ", ".join(str(seeds[k]) for k in bad[:5]) + (", …" if bad[5:] else "")
         raise ValueError(
-            f"after t = {step}, {len(bad)} of {len(x)} images are not finite (of the "
-            f"seeds {which}), with {guidance}: lower the scale, or check the weights"
+            f"at t = {step}, {len(bad)} of {len(x)} images are not finite or far too "
+            f"large (of the seeds {which}), {cause}"
         )
 
 # %% ../nbs/07_guidance.ipynb #4bf244fc
@@ -457,9 +463,10 @@ def sample_steps(
     x = x.float() if x.element_size() < 4 else x  # steps are too small for half of it
     cost.images += len(labels)
     denoiser = _with_labels(unet)
-    guided = Guided(denoiser, labels, guidance, noise, clip, threshold, cost)
+    guided = Guided(denoiser, labels, guidance, noise, clip, threshold, cost, seeds)
     for state in solve(solver, diffusion, guided, x, noise):
-        check_finite(state.x, state.t, guidance, seeds)
+        cause = f"with {guidance}: lower the scale, or check the weights"
+        check_finite(state.x, state.t, cause, seeds)
         yield state
 
 # %% ../nbs/07_guidance.ipynb #f4dab979

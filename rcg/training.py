@@ -597,6 +597,13 @@ def load_state(state: TrainingState, folder: str | Path):
             f"{path} is from step {metadata['step']}, more than the "
             f"{state.config.steps} asked for"
         )
+    stored = {k.removeprefix("model.") for k in tensors if k.startswith("model.")}
+    own = state.model.state_dict().keys()
+    if other := sorted(stored - own)[:1] + sorted(own - stored)[:1]:
+        raise ValueError(
+            f"{path} is of another network (only one of the two has "
+            f"{', '.join(other)}): pass that network, or use another folder"
+        )
     _check_whole(state, tensors, metadata, path)
     _restore(state, tensors, path)
     rows = [dict(zip(metadata["columns"], row)) for row in tensors["history"].tolist()]

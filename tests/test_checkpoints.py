@@ -187,6 +187,11 @@ def test_a_name_that_is_nearly_known(tmp_path):
                 load_classifier(name, preset_name)
     with pytest.raises(OSError, match="did you mean digits-denoiser?"):
         load_unet("digits-denoser")
+    for load in (load_classifier, load_unet):
+        with pytest.raises(OSError, match="no file or folder .*elsewhere"):
+            load(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="is a folder: pass its file of weights"):
+        load_classifier(tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])

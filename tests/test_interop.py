@@ -425,7 +425,7 @@ BAD_CALLS = [
     (dict(latents=3), "latents is 3"),
     (
         dict(latents=torch.ones(3, 1, 8, 8)),
-        "must have the shape .2, C, H, W., one for each",
+        "latents must have the shape .2, C, H, W., one .*: .3, 1, 8, 8.",
     ),
     (dict(latents=torch.ones(2, 3, 8, 8)), r"images \(N, 1, H, W\) with sides divis"),
     (dict(latents=torch.ones(2, 1, 8, 7)), r"images \(N, 1, H, W\) with sides divis"),
@@ -441,6 +441,12 @@ BAD_CALLS = [
         "images are not finite",
     ),
 ]
+
+
+def test_a_classifier_of_clean_images_is_told_where_it_belongs():
+    clean, unet = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), load_unet("mnist")
+    with pytest.raises(TypeError, match="is called with .x_t, t., but Sequential"):
+        RobustGuidancePipeline(unet, diffusers.DDIMScheduler(), clean)
 
 
 @pytest.mark.parametrize("options, message", BAD_CALLS)
