@@ -1261,7 +1261,7 @@ WORDS = {  # what messages may call an argument instead
     "names": "name|label",
     "file": "csv",
     "samples": "method|path",
-    "classes": "pairs",
+    "classes": "pairs|class",
     "counts": "answered",
     "rows": "answer",
     "complete": "numbers",
