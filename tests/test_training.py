@@ -188,6 +188,20 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
     assert math.isfinite(state.history[-1]["loss"])
 
 
+FIRST = "time_embed.0.weight"
+
+
+class Wrapped(nn.Module):
+    "A denoiser in a module of somebody else."
+
+    def __init__(self):
+        super().__init__()
+        self.net = fresh_unet()
+
+    def forward(self, x, t, labels):
+        return self.net(x, t, labels)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -195,6 +209,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
         (dict(config=replace(CONFIG, warmup=5)), "warmup was 0, is 5"),
         (dict(diffusion=Diffusion(DiffusionConfig(100))), "loss was DenoiserLoss"),
         (dict(unet=fresh_unet(width=64)), "of another shape"),
+        (dict(unet=Wrapped()), r"another network .*has .*, net\."),
         (dict(config=replace(CONFIG, steps=2)), "more than the 2 asked for"),
     ],
 )
@@ -263,7 +278,6 @@ def test_a_damaged_file_says_so(tmp_path):
             next(begin(tmp_path))
 
 
-FIRST = "time_embed.0.weight"
 DAMAGES = {  # what another hand has made of a checkpoint
     "no history": lambda t, m: t.pop("history"),
     "few rows": lambda t, m: t.update(history=t["history"][:1].clone()),
