@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated
 
 import numpy as np
@@ -365,6 +366,17 @@ def _iterate(
         state.step += 1
 
 # %% ../nbs/06_training.ipynb #8942482a
+def _check_writable(folder: str | Path):
+    "Make the folder. Raises `OSError` if nothing can be stored there."
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as e:
+        raise OSError(
+            f"folder {folder} cannot be written ({e}): choose another place"
+        ) from None
+
+
 @checked
 def train(
     model: Trainable,  # trained in place, on the device it is on
@@ -384,6 +396,7 @@ def train(
     words = getattr(loss, "__qualname__", repr(loss))
     task = {"loss": words, "data": f"{type(data).__name__} of {len(data)}"}
     if folder is not None:
+        _check_writable(folder)
         task["contents"] = identity(data)
     if isinstance(names := getattr(data, "classes", None), list | tuple):
         model.class_names = list(names)

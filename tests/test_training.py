@@ -219,6 +219,13 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, changes, message):
         next(begin(tmp_path, **changes))
 
 
+@pytest.mark.parametrize("name", ["file", "file/inside"])
+def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file.* cannot be written .* another place"):
+        next(begin(tmp_path / name))
+
+
 def test_what_has_no_effect_may_change(tmp_path):
     list(begin(tmp_path, replace(CONFIG, steps=4)))
     freely = replace(CONFIG, save_every=3, microbatch=4, workers=1)
