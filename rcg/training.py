@@ -349,6 +349,13 @@ def _iterate(
     lr = state.config.lr_at(state.step)
     gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
     values["gradient"] = get_total_norm(gradients).item()
+    row = {"step": state.step, "lr": lr, **values}
+    before = state.history[-1] if state.history else row
+    if row.keys() != before.keys():
+        raise ValueError(
+            f"at step {state.step} the loss gives {', '.join(values)}, but before "
+            f"{', '.join([*before][2:])}: give the same names at every step"
+        )
     bad = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
     if bad:
         raise NonFiniteLoss(
@@ -362,10 +369,10 @@ def _iterate(
         state.optimizer.step()
         if state.ema:
             state.ema.update_parameters(state.model)
-        state.history.append({"step": state.step, "lr": lr, **values})
+        state.history.append(row)
         state.step += 1
 
-# %% ../nbs/06_training.ipynb #8942482a
+# %% ../nbs/06_training.ipynb #b705edf5
 def _check_writable(folder: str | Path):
     "Make the folder. Raises `OSError` if nothing can be stored there."
     try:
@@ -376,7 +383,7 @@ def _check_writable(folder: str | Path):
             f"folder {folder} cannot be written ({e}): choose another place"
         ) from None
 
-
+# %% ../nbs/06_training.ipynb #8942482a
 @checked
 def train(
     model: Trainable,  # trained in place, on the device it is on
@@ -567,7 +574,7 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
     names = [name for name, _ in state.model.named_parameters()]
     for i, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{slot}.{names[i]}": v for slot, v in slots.items()}
-    rows = [list(row.values()) for row in state.history]
+    rows = [[row[name] for name in state.history[0]] for row in state.history]
     return tensors | {"history": torch.tensor(rows, dtype=torch.float64)}
 
 # %% ../nbs/06_training.ipynb #56cd229a

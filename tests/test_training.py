@@ -457,6 +457,24 @@ def test_losses_that_are_none_are_refused(loss, kind, message):
         next(train(fresh_classifier(), loss, digits(), 1000, CONFIG))
 
 
+def test_a_loss_gives_the_same_names_at_every_step(tmp_path):
+    names = iter(["ab", "ba", "ac"])  # in any order
+
+    def loss(model, x, y, t, noise):
+        a = model(x, t)[:, 0]
+        return {"loss": a} | {k: a.detach() + ord(k) for k in next(names)}
+
+    run = train(fresh_classifier(), loss, digits(), 1000, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="at step 2 the loss gives loss, a, c, .*, b"):
+        list(run)
+    names = iter(["a"])
+    run = train(fresh_classifier(), loss, digits(), 1000, CONFIG, tmp_path)
+    with pytest.raises(ValueError, match="at step 2 the loss gives .* before loss, a"):
+        next(run)
+    rows = load_tensors(tmp_path / CHECKPOINT)[0]["history"]
+    assert len(rows) == 2 and (rows[:, 4] > rows[:, 3] + 0.5).all()
+
+
 def test_a_run_without_steps_has_no_result():
     with pytest.raises(ValueError, match="run has no steps"):
         fit(iter(()))
