@@ -209,7 +209,7 @@ class TrainingState:
 
     model: nn.Module
     config: TrainingConfig
-    task: dict[str, str] = field(default_factory=dict)  # loss and data, in words
+    task: dict = field(default_factory=dict)  # loss and data in words, and T
     step: int = 0  # iterations done
     start: int = 0  # iterations that an earlier process had done
     saved: int = 0  # iterations that the checkpoint holds; 0 if there is none
@@ -353,8 +353,8 @@ def _iterate(
     before = state.history[-1] if state.history else row
     if row.keys() != before.keys():
         raise ValueError(
-            f"at step {state.step} the loss gives {', '.join(values)}, but before "
-            f"{', '.join([*before][2:])}: give the same names at every step"
+            f"at step {state.step} the loss gives {', '.join([*values][:-1])}, but before "
+            f"{', '.join([*before][2:-1])}: give the same names at every step"
         )
     bad = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
     if bad:
@@ -402,6 +402,7 @@ def train(
     """
     words = getattr(loss, "__qualname__", repr(loss))
     task = {"loss": words, "data": f"{type(data).__name__} of {len(data)}"}
+    task["timesteps"] = timesteps
     if folder is not None:
         _check_writable(folder)
         task["contents"] = identity(data)

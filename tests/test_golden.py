@@ -149,7 +149,8 @@ def test_ddim_trajectory(golden, unet, classifier, guided):
 def test_ddpm_trajectory(golden, unet, classifier, name, scale):
     d = golden("ddpm_trajectory_tiny")[1]
     guidance, noise = scale * classifier_guidance(classifier), iter(d["noise"])
-    guided = Guided(unet, d["y"], guidance, None, True, None, Cost())
+    plain = dict(noise=None, clip=True, threshold=None, cost=Cost(), seeds=range(9))
+    guided = Guided(unet, d["y"], guidance, **plain)
     run = solve(DDPM(25), Diffusion(), guided, d["x_T"], lambda: next(noise))
     states = list(run)
     assert [state.t for state in states][::-1] == d["timesteps"].tolist()

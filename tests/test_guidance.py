@@ -15,6 +15,8 @@ from rcg.diffusion import Diffusion
 from rcg.gradient_training import GradientPenaltyLoss
 from rcg.guidance import (
     AnyOf,
+    Dynamic,
+    Static,
     as_guidance,
     autoguidance,
     classifier_free,
@@ -111,6 +113,24 @@ def test_networks_in_the_wrong_place_are_refused(unet, robust):
         guided(lambda x_t, t: x_t)
     with pytest.raises(ValueError, match="digits-robust knows 10 classes"):
         discriminator_guidance(robust)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "heun", "dpm++2m"])
+def test_clipping_hides_no_overflow(unet, value, sampler):
+    def broken(x, t, labels):
+        noise = unet(x, t, labels)
+        noise[1, 0, 2, 3] = value  # one pixel
+        return noise
+
+    how = dict(sampler=sampler, steps=5, shape=unet.shape, seeds=[7, 8])
+    said = r"1 of 2 images are .* far too large \(of the seeds 8\), by what {} gives"
+    with pytest.raises(ValueError, match=said.format("the denoiser")):
+        draw(broken, **how)
+    push = lambda x, t, y, seen: broken(x, t, y)[:, :1]
+    for threshold in (None, Static(), Dynamic()):
+        with pytest.raises(ValueError, match=said.format("<lambda>")):
+            draw(unet, guidance=push, threshold=threshold, **how)
 
 
 def test_terms_that_cannot_guide_are_refused(unet, robust):
