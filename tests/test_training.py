@@ -191,6 +191,10 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
 FIRST = "time_embed.0.weight"
 
 
+def plain_loss(model, x, y, t, noise):
+    return {"loss": model(x, t)[:, 0]}
+
+
 class Wrapped(nn.Module):
     "A denoiser in a module of somebody else."
 
@@ -224,6 +228,15 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(tmp_path,
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file.* cannot be written .* another place"):
         next(begin(tmp_path / name))
+
+
+def test_a_run_keeps_its_number_of_timesteps(tmp_path):
+    again = lambda timesteps: train(
+        fresh_classifier(), plain_loss, digits(), timesteps, CONFIG, tmp_path
+    )
+    list(again(1000))
+    with pytest.raises(ValueError, match="timesteps was 1000, is 100"):
+        next(again(100))
 
 
 def test_what_has_no_effect_may_change(tmp_path):
