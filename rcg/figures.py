@@ -153,7 +153,7 @@ def trajectory_figure(
     "The expected x_0 from noise to sample, a row per image and classifier (Figure 5)."
     ways = {}
     for name, classifier in classifiers.items():
-        plan = (classifier, scale, steps, sampler, seeds)
+        plan = (classifier, scale if classifier else 0.0, steps, sampler, seeds)
         states = list(sample_steps(unet, diffusion, labels, *plan))
         shown = spread_steps(len(states), columns)
         ways[name] = [states[k].x0 for k in shown] + [states[-1].x]

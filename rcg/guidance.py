@@ -105,6 +105,8 @@ class Weighted:
                 f"the interval from {self.low} to {self.high} is empty: "
                 "give its lower end first"
             )
+        if self.schedule:
+            check_takes("schedule", self.schedule, "t / T")
 
     def narrowed(self, low: int, high: int | None) -> "Weighted":
         "The same, acting only where it does already and low <= t < high."
@@ -153,6 +155,15 @@ class Guidance:
         return self._each(lambda part: replace(part, scale=float(scale * part.scale)))
 
     __rmul__ = __mul__
+
+    def __truediv__(self, number: float) -> "Guidance":
+        return self * (1 / number)
+
+    def __neg__(self) -> "Guidance":
+        return -1 * self
+
+    def __sub__(self, other: "Guidance") -> "Guidance":
+        return self + -as_guidance(other)
 
     def __radd__(self, other) -> "Guidance":  # also of `sum`, which begins with 0
         return self if other == 0 else as_guidance(other) + self
@@ -420,6 +431,10 @@ def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):
 def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Guidance:
     "The classifier's term, if there is one, and whatever else guides."
     others = as_guidance(guidance)
+    if classifier is None and scale not in (0, 1):
+        raise ValueError(
+            f"scale weighs the classifier, and there is none: write {scale:g} * guidance"
+        )
     if classifier is None:
         return others
     return scale * classifier_guidance(classifier) + others
@@ -454,8 +469,10 @@ def sample_steps(
     labels = _numbered(labels, unet, guidance)
     _check(unet, diffusion, labels, guidance, init_noise)
     seeds = seed_list(seeds, len(labels))
-    shape = tuple(init_noise.shape[1:]) if init_noise is not None else shape
-    shape = shape or told(unet, "shape")
+    given = None if init_noise is None else tuple(init_noise.shape[1:])
+    if shape and given and shape != given:
+        raise ValueError(f"shape is {shape}, but init_noise has {given}: pass one")
+    shape = given or shape or told(unet, "shape")
     if shape is None:
         raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
     noise = SeededNoise(seeds, shape, labels.device)
@@ -492,7 +509,7 @@ def sample(
     for k in range(0, len(labels), batch_size or len(labels)):
         part = slice(k, k + (batch_size or len(labels)))
         start = None if init_noise is None else init_noise[part]
-        choices = (None, scale, steps, sampler, seeds[part], start)
+        choices = (None, 1.0, steps, sampler, seeds[part], start)
         *_, state = sample_steps(unet, diffusion, labels[part], *choices, **options)
         images.append(state.x)
     return torch.cat(images)

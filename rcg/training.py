@@ -358,10 +358,14 @@ def _iterate(
         )
     bad = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
     if bad:
+        kept = (
+            f"to go on from step {state.saved}, which is stored, or use a new folder "
+            "if it had gone astray before"
+        )
         raise NonFiniteLoss(
-            f"at step {state.step} the {', '.join(bad)}. The last checkpoint is kept: "
-            f"lower the learning rate (now {lr:g}) or switch bf16 off and start again "
-            "to go on from there, or use a new folder if it had gone astray before"
+            f"at step {state.step} the {', '.join(bad)}: lower the learning rate (now "
+            f"{lr:g}){' or switch bf16 off' * state.config.bf16} and start again"
+            f"{f' {kept}' if state.saved else ''}"
         )
     with _signals_held():
         for group in state.optimizer.param_groups:

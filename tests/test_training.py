@@ -180,8 +180,11 @@ def test_a_finished_run_yields_its_state_once(tmp_path):
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(tmp_path):
     list(begin(tmp_path, replace(CONFIG, steps=4)))
-    with pytest.raises(NonFiniteLoss, match="lower the learning rate"):
+    said = r"lower the learning rate \(now .*go on from step 4, which is stored"
+    with pytest.raises(NonFiniteLoss, match=said):
         list(begin(tmp_path, replace(CONFIG, steps=12, lr=1e20)))
+    with pytest.raises(NonFiniteLoss, match="and start again$"):
+        list(begin(None, replace(CONFIG, steps=12, lr=1e20)))
     tensors, metadata = load_tensors(tmp_path / CHECKPOINT)
     assert metadata["step"] == 4 and all(v.isfinite().all() for v in tensors.values())
     state = list(begin(tmp_path, replace(CONFIG, steps=12)))[-1]
