@@ -38,6 +38,7 @@ from .attack import Attack
 from .classifier import checked_logits
 from .data import Data, batches
 from .diffusion import Diffusion, Timesteps, denoising_loss
+from .models import check_takes, told
 from .running.files import write_table
 from rcg.running.settings import (
     NO_EFFECT,
@@ -53,6 +54,7 @@ from rcg.running.settings import (
     settings,
     shown,
 )
+from .unet import UNetConfig
 
 # %% ../nbs/06_training.ipynb #b18aed72
 from rcg.running.tensors import (
@@ -94,12 +96,17 @@ class DenoiserLoss:
         "The labels, of which some are replaced."
         if not self.drop_labels:
             return labels
-        null = self.null_label
-        null = getattr(model, "null_label", None) if null is None else null
+        own, classes = (told(model, k) for k in ("null_label", "classes"))
+        null = own if self.null_label is None else self.null_label
         if null is None:
             raise ValueError(
                 "labels can only be dropped where one stands for no class: build the "
                 "denoiser with null_label=True, or pass null_label"
+            )
+        if null != own and classes and null < classes:
+            raise ValueError(
+                f"null_label is {null}, which is a class of the denoiser: build it "
+                "with null_label=True, which adds a label, and pass none"
             )
         drop = torch.rand(len(labels), device=labels.device) < self.drop_labels
         return labels.masked_fill(drop, null)
@@ -353,8 +360,8 @@ def _iterate(
     before = state.history[-1] if state.history else row
     if row.keys() != before.keys():
         raise ValueError(
-            f"at step {state.step} the loss gives {', '.join([*values][:-1])}, but before "
-            f"{', '.join([*before][2:-1])}: give the same names at every step"
+            f"at step {state.step} the loss gives {', '.join([*values][:-1])}, but "
+            f"before {', '.join([*before][2:-1])}: give the same names at every step"
         )
     bad = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
     if bad:
@@ -404,6 +411,7 @@ def train(
     checkpoint as it is, and `ValueError` if the folder holds a run of other
     settings, loss, data or network.
     """
+    check_takes("loss", loss, "model", "x0", "labels", "t", "noise")
     words = getattr(loss, "__qualname__", repr(loss))
     task = {"loss": words, "data": f"{type(data).__name__} of {len(data)}"}
     task["timesteps"] = timesteps
@@ -461,6 +469,10 @@ def train_classifier(
     folder=None,  # as for `train`
 ) -> Iterator[TrainingState]:
     "Train a classifier, robust if there is an attack; see `train`."
+    if isinstance(told(classifier, "config"), UNetConfig):
+        raise ValueError(
+            "classifier is a denoiser: pass a Classifier, or call train_denoiser"
+        )
     loss = ClassifierLoss(diffusion, attack)
     return train(classifier, loss, data, diffusion.config.steps, config, folder)
 

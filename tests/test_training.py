@@ -466,6 +466,7 @@ def of_logits(make):
         (of_logits(lambda v: {"loss": v, "a": 1.0}), TypeError, "a value per image"),
         (of_logits(lambda v: {"loss": v, "step": v}), ValueError, "gives 'step'"),
         (of_logits(lambda v: {"loss": v.detach()}), ValueError, "does not depend on"),
+        (lambda model, x: None, TypeError, r"the loss is called .* takes \(model, x\)"),
     ],
 )
 def test_losses_that_are_none_are_refused(loss, kind, message):
@@ -489,6 +490,11 @@ def test_a_loss_gives_the_same_names_at_every_step(tmp_path):
         next(run)
     rows = load_tensors(tmp_path / CHECKPOINT)[0]["history"]
     assert len(rows) == 2 and (rows[:, 4] > rows[:, 3] + 0.5).all()
+
+
+def test_a_denoiser_is_no_classifier():
+    with pytest.raises(ValueError, match="classifier is a denoiser: pass a Classifier"):
+        train_classifier(fresh_unet(), Diffusion(), digits(), CONFIG)
 
 
 def test_a_run_without_steps_has_no_result():
@@ -558,6 +564,8 @@ def test_labels_are_dropped_by_their_share_and_equally_when_resumed(tmp_path):
 def test_dropping_labels_needs_a_label_for_no_class():
     with pytest.raises(ValueError, match="build the denoiser with null_label=True"):
         DenoiserLoss(Diffusion(), drop_labels=0.1)(fresh_unet(), *batch())
+    with pytest.raises(ValueError, match="null_label is 3, which is a class of the"):
+        DenoiserLoss(Diffusion(), drop_labels=0.1, null_label=3)(fresh_unet(), *batch())
     own = fresh_unet(null_label=True)
     terms = DenoiserLoss(Diffusion(), drop_labels=0.5)(own, *batch())
     assert terms["loss"].isfinite().all()
