@@ -492,16 +492,19 @@ def _check_kinds(batch):
         )
 
 # %% ../nbs/00_data.ipynb #6a44307a
-def _check_values(x: Tensor):
+def _check_values(x: Tensor, first: bool):
     "Raise `ValueError` unless images are finite; warn if they are in another range."
-    if not x.isfinite().all():
+    ((low, high),) = _extremes(x)
+    if not np.isfinite([low, high]).all():
         raise ValueError("the images hold values that are not finite numbers")
-    if x.min() >= 0 and x.max() > 0:
-        warnings.warn(
-            f"the images go from {x.min():g} to {x.max():g}: are they in [0, 1] or "
-            "[0, 255]? They should be in [-1, 1]; from_uint8 makes them so",
-            stacklevel=3,
-        )
+    found = ""
+    if first and low >= 0 and high > 0:
+        found = f"go from {low:g} to {high:g}: are they in [0, 1] or [0, 255]?"
+    elif max(-low, high) > 10:  # the same words for every batch, shown once
+        found = "go beyond 10: is one of them in [0, 255]?"
+    if found:
+        advice = "They should be in [-1, 1]; from_uint8 makes them so"
+        warnings.warn(f"the images {found} {advice}", stacklevel=3)
 
 # %% ../nbs/00_data.ipynb #1a00c743
 BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -542,6 +545,5 @@ def batches(
     )
     for k, batch in enumerate(loader):
         _check_kinds(batch)
-        if not k:
-            _check_values(batch[0])
+        _check_values(batch[0], first=not k)
         yield tuple(batch)

@@ -127,6 +127,11 @@ def test_what_is_no_data_is_said():
     for high in (1.0, 255.0):
         with pytest.warns(UserWarning, match=r"are they in \[0, 1\]"):
             next(batches(TensorDataset(x + high, y), 2))
+    x[3] = torch.tensor([[-1, 509], [0, 0]])  # in the second batch for this seed
+    some = batches(TensorDataset(x, y), 2, seed=0)
+    next(some)
+    with pytest.warns(UserWarning, match="go beyond 10: is one of them in"):
+        next(some)
     with pytest.raises(ValueError, match="empty"):
         next(batches(TensorDataset(x[:0], y[:0]), 2))
     for size, world in ((0, 1), (-2, 1), (3, 2)):
