@@ -583,6 +583,20 @@ def test_one_way_to_open_images(pets, tmp_path):
         open_images("digitz")
 
 
+def test_what_is_near_a_source_is_said(tmp_path):
+    for part in ("train", "val"):
+        for kind in ("cat", "dog"):
+            picture(tmp_path / part / kind / "0.png")
+    with pytest.warns(UserWarning, match="subfolders cat, dog: .* pass .*train$"):
+        open_images(tmp_path, 8)
+    np.save(tmp_path / "x.npy", np.ones(3))
+    for name in ("x.npy", "train/cat/0.png"):
+        with pytest.raises(
+            ValueError, match="is one file: pass a folder .* or an .npz"
+        ):
+            open_images(tmp_path / name, 8)
+
+
 def test_named_sets_can_be_measured_against():
     reference = load_images("mnist")
     assert reference.images.shape == (1500, 3, 28, 28)

@@ -349,6 +349,19 @@ def _passed_over(root: Path, names: list[str]) -> list[str]:
     return names
 
 # %% ../../nbs/running/02_images.ipynb #5a7e0fa1
+def _warn_of_parts(root: Path, folders: Sequence[str]):
+    "Warn if the folders hold the same subfolders: then these are the classes."
+    inner = [
+        sorted(p.name for p in (root / f).iterdir() if p.is_dir()) for f in folders
+    ]
+    if len(inner) > 1 and inner[0] and all(names == inner[0] for names in inner):
+        _warn_once(
+            f"{_some(folders)} in {printable(root)} are taken for classes, but each has "
+            f"the subfolders {_some(inner[0])}: if these are the classes, pass "
+            f"{printable(root / folders[0])}"
+        )
+
+
 def _check_filled(root: Path, kept: Sequence, empty: Sequence[str]):
     "Raise `ValueError` if there is no image, or a class without one."
     if not kept or empty:
@@ -380,6 +393,7 @@ class ImageFiles(DatasetFolder):
 
     def find_classes(self, directory) -> tuple[list[str], dict[str, int]]:
         self.folders = class_folders(directory)
+        _warn_of_parts(Path(directory), self.folders)
         check_classes(directory, len(self.folders), self.expected)
         names = [printable(folder) for folder in self.folders]
         return names, {name: k for k, name in enumerate(names)}
@@ -569,6 +583,11 @@ def open_images(
         raise FileNotFoundError(
             f"there is no {path}: pass a folder with a subfolder per class, an .npz "
             f"file of images, or a name: {', '.join(NAMED)}"
+        )
+    if source not in NAMED and path.suffix != ".npz":
+        raise ValueError(
+            f"{source} is one file: pass a folder with a subfolder per class, or an "
+            ".npz file of images"
         )
     data = _named(source, train) if source in NAMED else labeled_array(path)
     check_classes(source, len(data.classes), classes)
