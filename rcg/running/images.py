@@ -349,17 +349,22 @@ def _passed_over(root: Path, names: list[str]) -> list[str]:
     return names
 
 # %% ../../nbs/running/02_images.ipynb #5a7e0fa1
-def _warn_of_parts(root: Path, folders: Sequence[str]):
-    "Warn if the folders hold the same subfolders: then these are the classes."
-    inner = [
-        sorted(p.name for p in (root / f).iterdir() if p.is_dir()) for f in folders
-    ]
-    if len(inner) > 1 and inner[0] and all(names == inner[0] for names in inner):
+def _subfolders(folder: Path) -> set[str]:
+    with os.scandir(folder) as entries:
+        return {e.name for e in entries if not _of_the_system(e.name) and e.is_dir()}
+
+
+def _no_parts(root: Path, folders: list[str]) -> list[str]:
+    "The folders of classes, after a warning if they look like parts of a data set."
+    inner = _subfolders(root / folders[0])
+    others = (_subfolders(root / folder) for folder in folders[1:])
+    if len(inner) > 1 and len(folders) > 1 and all(inner == names for names in others):
         _warn_once(
-            f"{_some(folders)} in {printable(root)} are taken for classes, but each has "
-            f"the subfolders {_some(inner[0])}: if these are the classes, pass "
-            f"{printable(root / folders[0])}"
+            f"{_some(folders)} in {printable(root)} are taken for classes, but each "
+            f"has the subfolders {_some(sorted(inner))}: if these are the classes, "
+            f"pass {printable(root / folders[0])}"
         )
+    return folders
 
 
 def _check_filled(root: Path, kept: Sequence, empty: Sequence[str]):
@@ -392,8 +397,7 @@ class ImageFiles(DatasetFolder):
         self.labels = self.targets = self.samples.labels
 
     def find_classes(self, directory) -> tuple[list[str], dict[str, int]]:
-        self.folders = class_folders(directory)
-        _warn_of_parts(Path(directory), self.folders)
+        self.folders = _no_parts(Path(directory), class_folders(directory))
         check_classes(directory, len(self.folders), self.expected)
         names = [printable(folder) for folder in self.folders]
         return names, {name: k for k, name in enumerate(names)}
