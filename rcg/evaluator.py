@@ -29,6 +29,7 @@ if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
 # %% ../nbs/08b_evaluator.ipynb #e4321055
 import math
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ from .metrics import Gaussian, frechet_distance, precision_recall
 from .running.checkpoints import read_weights
 from .running.downloads import PUBLIC, download, fetch, sha256
 from .running.images import moments, stored_gaussian
-from .running.settings import Count, checked
+from .running.settings import Count, checked, shown
 
 # %% ../nbs/08b_evaluator.ipynb #70234c37
 @checked
@@ -166,7 +167,9 @@ def _header(file) -> tuple[int, ...]:  # (N, H, W, 3)
     shape, fortran, dtype = read(file)
     good = dtype == np.uint8 and len(shape) == 4 and shape[3] == 3 and min(shape) > 0
     if not good or fortran:
-        raise ValueError(f"arr_0 must be uint8 (N, H, W, 3), not {dtype} {shape}")
+        order = " in Fortran order: store np.ascontiguousarray of it" * fortran
+        found = f"{dtype} {shape}{order}"
+        raise ValueError(f"arr_0 must be uint8 (N, H, W, 3), not {found}")
     return shape
 
 # %% ../nbs/08b_evaluator.ipynb #356215dd
@@ -187,6 +190,12 @@ def _opened(path: str | Path):  # of the array file, after its header, and the s
         ) from None
 
 # %% ../nbs/08b_evaluator.ipynb #63a69efc
+def _size(path: str | Path) -> str:
+    "Height and width of the images in a file. Raises `OSError`."
+    with _opened(path) as (_, (_, height, width, _)):
+        return f"{height}×{width}"
+
+
 @checked
 def npz_images(
     path: str | Path,  # .npz with the images as `arr_0` uint8 (N, H, W, 3)
@@ -222,7 +231,18 @@ def activations(
 
     def spatial(images: Tensor) -> Tensor:
         nonlocal pooled, done
-        found, features = network(images.to(device))
+        answer = network(images.to(device))
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise ValueError(
+                f"the network gives {shown(answer)}: it must give pooled and spatial "
+                "features, two tensors"
+            )
+        found, features = answer
+        if not (found.isfinite().all() and features.isfinite().all()):
+            raise ValueError(
+                f"the network gives features of {path} that are not finite: look for "
+                "weights that are not, or half precision"
+            )
         pooled = pooled if done else torch.empty(count, *found.shape[1:])
         pooled[done : done + len(found)] = found
         done += len(found)
@@ -281,6 +301,12 @@ def adm_scores(
     stored, has_images = _contents(reference)
     if not (stored or has_images):
         raise ValueError(f"{reference} has neither images, as arr_0, nor statistics")
+    if has_images and (sides := _size(samples)) != (theirs := _size(reference)):
+        warnings.warn(
+            f"the samples are {sides} pixels, the reference {theirs}: the network "
+            "resizes both, but the distance is of the difference, too",
+            stacklevel=3,
+        )
     real, fake = read(reference) if has_images else None, read(samples)
     parts = fake.pooled.to(device).split(5000)
     scores = [inception_score(network.logits(x).cpu(), 1, None)[0] for x in parts]

@@ -146,6 +146,9 @@ def test_files_that_are_something_else(tmp_path):
     save_arrays(path, arr_0=np.zeros((3, 4, 4, 3), np.float32))
     with pytest.raises(OSError, match=r"must be uint8 \(N, H, W, 3\), not float32"):
         next(npz_images(path))
+    save_arrays(path, arr_0=np.asfortranarray(np.zeros((3, 4, 4, 3), np.uint8)))
+    with pytest.raises(OSError, match="in Fortran order: store np.ascontiguous"):
+        next(npz_images(path))
     save_arrays(path, arr_0=pictures(0, 4, (8, 8)))
     damaged = bytearray(path.read_bytes())
     damaged[-400] ^= 1  # in the last picture
@@ -188,6 +191,33 @@ def test_references_that_are_something_else(files, tmp_path):
     save_arrays(path, mu=np.zeros(3), sigma=np.eye(3))
     with pytest.raises(ValueError, match="is of 3 features, but the extractor has 16"):
         adm_scores(path, files[1], Linear())
+
+
+def test_sets_of_another_size_are_warned_of(files, tmp_path):
+    small, network = (
+        tmp_path / "small.npz",
+        lambda x: Linear()(x.repeat(1, 1, 4, 4)[..., :4, :4]),
+    )
+    save_arrays(small, arr_0=pictures(1, 300, (2, 2)))
+    network.logits = Linear().logits
+    with pytest.warns(UserWarning, match="samples are 2×2 pixels, the reference 4×4"):
+        adm_scores(files[0], small, network)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            lambda pooled, spatial: pooled,
+            "gives a torch.Tensor .*: it must give pooled",
+        ),
+        (lambda pooled, spatial: (pooled * np.nan, spatial), "real.npz .* not finite"),
+        (lambda pooled, spatial: (pooled, spatial / 0), "real.npz .* not finite"),
+    ],
+)
+def test_networks_that_answer_something_else(files, change, said):
+    with pytest.raises(ValueError, match=said):
+        adm_scores(*files, lambda images: change(*Linear()(images)))
 
 
 def test_weights_that_are_something_else(files, tmp_path, monkeypatch, capsys):
