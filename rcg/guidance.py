@@ -433,7 +433,8 @@ def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Gui
     others = as_guidance(guidance)
     if classifier is None and scale not in (0, 1):
         raise ValueError(
-            f"scale weighs the classifier, and there is none: write {scale:g} * guidance"
+            "scale weighs the classifier, and there is none: "
+            f"write {scale:g} * guidance"
         )
     if classifier is None:
         return others

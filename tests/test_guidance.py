@@ -133,6 +133,17 @@ def test_clipping_hides_no_overflow(unet, value, sampler):
             draw(unet, guidance=push, threshold=threshold, **how)
 
 
+def test_a_scale_weighs_a_classifier(unet, robust):
+    for options in (dict(guidance=classifier_guidance(robust)), {}):
+        with pytest.raises(ValueError, match="there is none: write 50 . guidance"):
+            draw(unet, scale=50.0, **options)
+
+
+def test_guidance_is_subtracted_and_divided(robust):
+    g, h = 4 * classifier_guidance(robust), as_guidance(Static())
+    assert g / 2 == 0.5 * g and -g == -1 * g and g - h == g + -1 * h
+
+
 def test_terms_that_cannot_guide_are_refused(unet, robust):
     bayes, guided = classifier_guidance(robust), partial(draw, unet)
     for term, said in (
@@ -146,6 +157,9 @@ def test_terms_that_cannot_guide_are_refused(unet, robust):
     ):
         with pytest.raises((TypeError, ValueError), match=said):
             guided(guidance=term)
+    for schedule in (lambda t, T: 1, lambda: 1):
+        with pytest.raises(TypeError, match="the schedule is called with .t / T.,"):
+            bayes.scheduled(schedule)
     with pytest.raises(ValueError, match="classes is .*: .* at least 1"):
         AnyOf(())
     with pytest.raises(ValueError, match="the interval from 800 to 100 is empty"):
@@ -169,6 +183,8 @@ def test_seeds_and_noise_that_do_not_fit_are_refused(unet):
     ):
         with pytest.raises(ValueError, match="init_noise must"):
             draw(unet, init_noise=wrong)
+    with pytest.raises(ValueError, match=r"shape is \(1, 4, 8\), but init_noise has"):
+        draw(unet, init_noise=torch.ones(2, 1, 8, 8), shape=(1, 4, 8))
 
 
 def test_labels_without_values_are_refused(unet):
