@@ -39,7 +39,7 @@ from .classifier import checked_logits
 from .data import Data, batches
 from .diffusion import Diffusion, Timesteps, denoising_loss
 from .models import check_takes, told
-from .running.files import write_table
+from .running.files import Place, write_table
 from rcg.running.settings import (
     NO_EFFECT,
     Count,
@@ -402,7 +402,7 @@ def train(
     data: Data,  # of (x0, label)
     timesteps: Timesteps,  # T; t is drawn uniformly from 0 to T-1
     config: TrainingConfig,
-    folder: str | Path | None = None,  # for checkpoint, model and history.csv
+    folder: Place | None = None,  # for checkpoint, model and history.csv
 ) -> Iterator[TrainingState]:
     """Train, yielding the one state after every iteration; resumes from `folder`.
 

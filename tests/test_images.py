@@ -583,6 +583,18 @@ def test_one_way_to_open_images(pets, tmp_path):
         open_images("digitz")
 
 
+@pytest.mark.parametrize(
+    "opened", [open_images, load_images, class_folders, files_below, Pictures]
+)
+def test_an_empty_path_is_no_current_folder(opened, pets, monkeypatch):
+    monkeypatch.chdir(pets)
+    with pytest.raises(
+        ValueError, match="must be a path, not an empty text: write '.'"
+    ):
+        opened("")
+    assert class_folders(".") == ["cat", "dog"]
+
+
 def test_what_is_near_a_source_is_said(tmp_path):
     for part in ("train", "val"):
         for kind in ("cat", "dog"):

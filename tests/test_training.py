@@ -233,6 +233,11 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(tmp_path,
         next(begin(tmp_path / name))
 
 
+def test_an_empty_folder_is_not_the_current_one():
+    with pytest.raises(ValueError, match="folder must be a path, not an empty"):
+        next(begin(""))
+
+
 def test_a_run_keeps_its_number_of_timesteps(tmp_path):
     again = lambda timesteps: train(
         fresh_classifier(), plain_loss, digits(), timesteps, CONFIG, tmp_path

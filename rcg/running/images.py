@@ -49,7 +49,13 @@ from rcg.metrics import (
     features,
     gaussian,
 )
-from .files import load_arrays, regular_file, run_path, save_arrays
+from rcg.running.files import (
+    Place,
+    load_arrays,
+    regular_file,
+    run_path,
+    save_arrays,
+)
 from .settings import Count, Natural, checked
 
 # %% ../../nbs/running/02_images.ipynb #f06e1d81
@@ -246,7 +252,7 @@ def _walk(folder: str | Path, above: frozenset, prefix: str = "") -> Iterator[st
 # %% ../../nbs/running/02_images.ipynb #04542295
 @checked
 def files_below(
-    folder: str | Path,
+    folder: Place,
 ) -> list[str]:  # paths from the folder, sorted
     "All files in a folder and its subfolders, also linked ones, but hidden ones not."
     if not Path(folder).is_dir():
@@ -262,7 +268,7 @@ def _some(names: list[str]) -> str:
 
 @checked
 def class_folders(
-    root: str | Path,  # folder with one subfolder per class
+    root: Place,  # folder with one subfolder per class
 ) -> list[str]:  # their names
     "The subfolders that stand for classes, in the order of the labels."
     root = Path(root)
@@ -385,7 +391,7 @@ class ImageFiles(DatasetFolder):
     @checked
     def __init__(
         self,
-        root: str | Path,  # folder with one subfolder per class
+        root: Place,  # folder with one subfolder per class
         classes: Count | None = None,  # how many are expected, checked when given
         skip=(),  # files to leave out, like the keys of `unreadable`
         allow_empty: bool = False,  # accept classes without images
@@ -449,7 +455,7 @@ class ImageFolder(Augmented):
     @checked
     def __init__(
         self,
-        root: str | Path,  # folder with one subfolder per class
+        root: Place,  # folder with one subfolder per class
         size: Side,  # side of the images in pixels
         train: bool = True,  # a random crop; otherwise the centre crop
         classes: Count | None = None,  # how many are expected, checked when given
@@ -611,7 +617,7 @@ class Pictures(Dataset):
     @checked
     def __init__(
         self,
-        folder: str | Path,
+        folder: Place,
         size: Side | None = None,  # cut squares of this side; by default as they are
     ):
         self.folder, self.size = Path(folder), size
@@ -652,7 +658,7 @@ class Pictures(Dataset):
 # %% ../../nbs/running/02_images.ipynb #5f9f02d1
 @checked
 def load_images(
-    path: str | Path,  # a folder of pictures, an .npz file, or a name of `NAMED`
+    path: Place,  # a folder of pictures, an .npz file, or a name of `NAMED`
     size: Side | None = None,  # cut pictures to squares of this side
 ) -> ImageSet:  # images in colour; grey ones have three equal channels
     "A set of images. Raises `OSError` or `ValueError` that says what is wrong with it."
