@@ -409,7 +409,7 @@ def train(
     However it ends, the folder then holds the last complete step: also after Ctrl-C,
     or when the generator is closed. Raises `NonFiniteLoss`, which leaves the last
     checkpoint as it is, and `ValueError` if the folder holds a run of other
-    settings, loss, data or network.
+    settings, loss, data or network, `OSError` if nothing can be stored there.
     """
     check_takes("loss", loss, "model", "x0", "labels", "t", "noise")
     words = getattr(loss, "__qualname__", repr(loss))
