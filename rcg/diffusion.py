@@ -281,12 +281,15 @@ def _noise_and_v(output: Tensor, x_t: Tensor, variance: str) -> tuple[Tensor, ..
     "The two parts of a denoiser's output; the first alone for a fixed variance."
     learned, shape = variance == "learned", list(x_t.shape)
     shape[1] *= 2 if learned else 1
-    found = tuple(output.shape) if isinstance(output, Tensor) else type(output)
-    if found != tuple(shape):
+    if not isinstance(output, Tensor):
+        noise_in(output, x_t)  # says so
+    if output.shape != tuple(shape):
         raise ValueError(
             f"{variance} variance needs a model with {shape[1]} output channels, "
-            f"of the shape {tuple(shape)}, not {found}: "
-            f"set `learned_variance={learned}` in its configuration"
+            f"of the shape {tuple(shape)}, not {tuple(output.shape)}: "
+            f"set `learned_variance={learned}` in its configuration, or pass the "
+            "process that it was trained with, like "
+            "Diffusion(DiffusionConfig(variance='small')) or the denoiser's .diffusion"
         )
     return output.split(x_t.shape[1], dim=1)
 

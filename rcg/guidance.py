@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictStr, ValidationError, WrapValidator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -294,7 +294,16 @@ def _with_labels(denoiser: Callable) -> Callable:  # (x_t, t, labels)
     return lambda x, t, y: denoiser(x, t, None)
 
 # %% ../nbs/07_guidance.ipynb #dfd1ab19
-Labels = Tensor | Sequence[StrictStr]
+def _labels(given, check: Callable):
+    "Labels as they are. Raises `ValueError` for what are neither numbers nor names."
+    try:
+        return check(given)
+    except ValidationError:
+        said = "pass torch.tensor(labels), or names of classes"
+        raise ValueError(f"labels are {shown(given)}: {said}") from None
+
+
+Labels = Annotated[Tensor | Sequence[StrictStr], WrapValidator(_labels)]
 
 
 def _numbered(labels: Labels, unet, guidance: Guidance) -> Tensor:
@@ -570,7 +579,8 @@ class CleanTerm:
         self.check_classes(labels)
 
     def __call__(self, x_t: Tensor, t: Tensor, y: Tensor, seen: Seen) -> Tensor:
-        log_p = lambda x0: target_of(self.classifier(x0), y, self.target)
+        answer = lambda x0: called("classifier", self.classifier, images=x0)
+        log_p = lambda x0: target_of(answer(x0), y, self.target)
 
         def expected(x):
             noise = noise_in(seen.denoiser(x, t, y), x)

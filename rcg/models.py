@@ -17,7 +17,7 @@ import torch
 from pydantic import StrictStr
 from torch import Tensor
 
-from .running.settings import checked
+from .running.settings import checked, shown
 
 # %% ../nbs/00a_models.ipynb #95f79478
 def told(network: Callable, name: str, default=None):
@@ -55,7 +55,7 @@ def check_takes(name: str, network: Callable, *given: str):
 def called(name: str, network: Callable, **given):
     """What the network answers to what is given: passed by position, in this order.
 
-    Raises `TypeError` if it takes other arguments.
+    Raises `TypeError` if it takes other arguments, and `RuntimeError` if it fails.
     """
     if not callable(network):
         raise TypeError(f"the {name} is {network!r}: pass a function")
@@ -64,6 +64,15 @@ def called(name: str, network: Callable, **given):
     except TypeError:
         check_takes(name, network, *given)
         raise
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as e:
+        what = ", ".join(f"{k} {shown(v)}" for k, v in given.items())
+        hint = "prepared(net, size, mean, std) makes images fit"
+        raise RuntimeError(
+            f"the {name} {name_of(network)} fails on {what}: {str(e).splitlines()[0]}"
+            + f": {hint}" * ("images" in given)
+        ) from e
 
 # %% ../nbs/00a_models.ipynb #a479c3a5
 @checked

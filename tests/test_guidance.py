@@ -60,8 +60,9 @@ def test_classes_have_names(unet, robust):
     assert found.equal(draw(unet, LABELS, robust))
     with pytest.raises(ValueError, match="no network knows names of its classes"):
         draw(nameless, ["3", "8"], shape=unet.shape)
-    with pytest.raises(ValueError, match="labels is .3, 8.: it must be an instance"):
-        draw(unet, [3, 8])
+    for labels in ([3, 8], LABELS.numpy(), "38"):
+        with pytest.raises(ValueError, match=r"^labels are .*: pass torch.tensor.labe"):
+            draw(unet, labels)
 
 
 def test_a_training_keeps_the_names_of_its_classes(tmp_path):
@@ -196,6 +197,15 @@ def test_more_images_than_memory_are_refused(unet):
     plain = lambda x, t, y: unet(x, t, y)
     with pytest.raises(ValueError, match="GB of memory, .*: draw fewer at a time"):
         draw(plain, shape=(1, 10**6, 10**6))
+
+
+def test_a_classifier_of_other_images_is_named(unet):
+    colours = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten())
+    half = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).half()
+    for net in (colours, half):
+        said = r"^the classifier Sequential fails on images .* prepared\(net, size"
+        with pytest.raises(RuntimeError, match=said):
+            draw(unet, guidance=image_guidance(net))
 
 
 ANSWERS = {  # of a classifier of two images

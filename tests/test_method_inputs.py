@@ -154,7 +154,7 @@ def test_shapes():
     refused(lambda: UNet(UNET)(rgb, t, y), ValueError, takes)
     refused(lambda: Classifier(CLASSIFIER)(rgb, t), ValueError, takes)
     refused(lambda: Diffusion().q_sample(x, t, noise), ValueError, "noise must have")
-    output = "a model with 2 output channels"
+    output = "a model with 2 output channels.*or pass the process that it was trained"
     refused(lambda: Diffusion().p(x, x, t), ValueError, output)
 
 
@@ -194,6 +194,7 @@ def test_denoisers_give_noise(answer):
     model = lambda x_t, t, labels=None: answer
     plain = Diffusion(DiffusionConfig(variance="small"))
     small = SmallClassifier(1, 10)
+    words = "not noise like x_t" + "|output channels" * isinstance(answer, torch.Tensor)
     for call in (
         lambda: denoising_loss(D, model, x, t, y),
         lambda: denoising_loss(plain, model, x, t, y),
@@ -201,7 +202,7 @@ def test_denoisers_give_noise(answer):
         lambda: Denoised(small, model, D)(x, t),
         lambda: ScoreMatchingLoss(D, 1.0, model)(small, x, y, t, x),
     ):
-        refused(call, ValueError, "not noise like x_t|output channels")
+        refused(call, ValueError, words)
 
 
 def test_networks_in_the_wrong_place():
