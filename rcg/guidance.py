@@ -101,10 +101,8 @@ class Weighted:
 
     def __post_init__(self):
         if self.high is not None and self.high <= self.low:
-            raise ValueError(
-                f"the interval from {self.low} to {self.high} is empty: "
-                "give its lower end first"
-            )
+            ends = f"from {self.low} to {self.high}"
+            raise ValueError(f"the interval {ends} is empty: give its lower end first")
         if self.schedule:
             check_takes("schedule", self.schedule, "t / T")
 
@@ -626,6 +624,7 @@ def prepared(
     "A classifier of images in [-1, 1], from one of resized and normalised images."
     if not mean or len(mean) != len(std):
         raise ValueError(f"mean is {mean} and std {std}: pass one of each a channel")
+    check_takes("classifier", classifier, "images")
 
     def classify(x: Tensor) -> Tensor:
         check_inputs(x)

@@ -9,13 +9,15 @@ __all__ = ['told', 'name_of', 'in_short', 'check_takes', 'called', 'check_labels
 import difflib
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 
 import torch
 from pydantic import StrictStr
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .running.settings import checked, shown
 
@@ -36,9 +38,28 @@ def in_short(what: Callable) -> str:
     return repr(what) if is_dataclass(what) else name_of(what)
 
 # %% ../nbs/00a_models.ipynb #6c84b207
+def _in_training(network) -> str:
+    "The kinds of layers that behave otherwise in evaluation, and do not."
+    layers = network.modules() if isinstance(network, nn.Module) else ()
+    kinds = {
+        type(layer).__name__
+        for layer in layers
+        if layer.training and (isinstance(layer, _BatchNorm) or getattr(layer, "p", 0))
+    }
+    return ", ".join(sorted(kinds))
+
+
 @checked
 def check_takes(name: str, network: Callable, *given: str):
-    "Raise `TypeError` if a network cannot be called with these arguments."
+    """Raise `TypeError` if a network cannot be called with these arguments.
+
+    Warns of one whose answers are random or depend on the batch.
+    """
+    if parts := _in_training(network):
+        warnings.warn(
+            f"the {name} is in training mode, with its {parts}: call .eval() first",
+            stacklevel=2,
+        )
     try:
         takes = inspect.signature(told(network, "forward", network))
     except ValueError:  # Python knows nothing of some built-in functions

@@ -1,12 +1,14 @@
 "Guidance and its sampler: names of classes, half precision, and what is refused."
 
 import math
+import warnings
 from functools import partial
 from itertools import count
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rcg.attack import Attack
 from rcg.classifier import log_prob_gradient
@@ -320,3 +322,15 @@ def test_a_classifier_is_prepared_with_colours_that_can_be(options, said):
 def test_a_prepared_classifier_takes_images(x):
     with pytest.raises((TypeError, ValueError), match="images must"):
         prepared(lambda x: x.flatten(1), 8)(x)
+
+
+@pytest.mark.parametrize("layer, told", [(nn.BatchNorm2d(1), 1), (nn.Dropout(0), 0)])
+def test_a_network_in_training_mode_is_told(layer, told):
+    network = nn.Sequential(layer, nn.Flatten(), nn.Linear(64, 10))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        prepared(network, None, (0.5,), (0.5,))
+        image_guidance(network).parts[0].term.check(None, torch.arange(3))
+        prepared(network.eval(), None, (0.5,), (0.5,))
+    said = [str(w.message) for w in heard if "in training mode" in str(w.message)]
+    assert len(said) == 2 * told and all("BatchNorm2d" in text for text in said)
