@@ -418,7 +418,7 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.AnyOf": lambda: dict(classes=(1, 2)),
         "guidance.CleanTerm": lambda: dict(classifier=c),
         "guidance.image_guidance": lambda: dict(classifier=c),
-        "guidance.prepared": lambda: dict(classifier=c, size=8),
+        "guidance.prepared": lambda: dict(classifier=w.plain, size=8),
         "guidance.ContrastTerm": lambda: dict(other=u, labelled=True),
         "guidance.classifier_free": lambda: dict(w=1.0),
         "guidance.autoguidance": lambda: dict(worse=u, w=2.0),
