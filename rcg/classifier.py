@@ -76,13 +76,13 @@ class Classifier(Encoder):
 def as_logits(
     answer,  # of a classifier
     count: int,  # images that it was shown
-) -> Tensor:  # (N, classes) float32
+) -> Tensor:  # (N, classes) float32, or float64 as the answer
     "The answer as logits. Raises `ValueError` if it is none."
     real = isinstance(answer, Tensor) and answer.is_floating_point()
     if not real or answer.ndim != 2 or len(answer) != count or not answer.shape[1]:
         found = tuple(answer.shape) if real else shown(answer)
         raise ValueError(f"the classifier gives {found}, not logits (N, classes)")
-    return answer.float()
+    return answer.to(torch.promote_types(answer.dtype, torch.float32))
 
 # %% ../nbs/04_classifier.ipynb #fcaa60bb
 def checked_logits(

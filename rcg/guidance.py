@@ -137,10 +137,23 @@ class Weighted:
             text += f".scheduled({in_short(self.schedule)})"
         return text + (f".reused({self.every})" if self.every > 1 else "")
 
+# %% ../nbs/07_guidance.ipynb #26344220
+class _Arithmetic:
+    "What follows from sums and multiples."
+
+    def __truediv__(self, number: float) -> "Guidance":
+        return self * (1 / number)
+
+    def __neg__(self) -> "Guidance":
+        return -1 * self
+
+    def __sub__(self, other: "Guidance") -> "Guidance":
+        return self + -as_guidance(other)
+
 # %% ../nbs/07_guidance.ipynb #020f469e
 @checked
 @dataclass(frozen=True)
-class Guidance:
+class Guidance(_Arithmetic):
     "A weighted sum of terms, and so are its multiples; an empty one does nothing."
 
     parts: tuple[Weighted, ...] = ()
@@ -153,15 +166,6 @@ class Guidance:
         return self._each(lambda part: replace(part, scale=float(scale * part.scale)))
 
     __rmul__ = __mul__
-
-    def __truediv__(self, number: float) -> "Guidance":
-        return self * (1 / number)
-
-    def __neg__(self) -> "Guidance":
-        return -1 * self
-
-    def __sub__(self, other: "Guidance") -> "Guidance":
-        return self + -as_guidance(other)
 
     def __radd__(self, other) -> "Guidance":  # also of `sum`, which begins with 0
         return self if other == 0 else as_guidance(other) + self

@@ -334,7 +334,8 @@ class RobustGuidancePipeline(PipelineParts):
         made |= dict(after=_after(self, callback_on_step_end, names))
         solver = Scheduled(num_inference_steps, scheduler=self.scheduler, **made)
         options |= dict(init_noise=noise, guidance=guidance)
-        run = (denoiser, denoiser.diffusion, labels, self.classifier, guidance_scale)
+        scale = guidance_scale if self.classifier else 0.0
+        run = (denoiser, denoiser.diffusion, labels, self.classifier, scale)
         with self.progress_bar(total=num_inference_steps) as bar:
             for state in sample_steps(*run, sampler=solver, **options):
                 bar.total = self.num_timesteps
