@@ -345,6 +345,15 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
+# %% ../nbs/07_guidance.ipynb #4b0caafa
+def _like(x: Tensor, value, part: Weighted) -> Tensor:
+    "What a term gives, without its graph. Raises `ValueError` unless it is like x."
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    if not real or value.shape != x.shape:
+        like = f"not a tensor like x_t {tuple(x.shape)}"
+        raise ValueError(f"{part} gives {shown(value)}, {like}")
+    return value.detach().to(x.dtype)
+
 # %% ../nbs/07_guidance.ipynb #4ef662d1
 class Guided:
     """A denoiser with guidance, as `solve` wants it.
@@ -388,18 +397,13 @@ class Guided:
 
     def term(self, k: int, part: Weighted, x, t, seen: Seen, place: int) -> Tensor:
         "The value of a term, perhaps one kept from an earlier place on the way."
-        since, value = self.kept.get(k, (math.inf, None))
+        since, _ = self.kept.get(k, (math.inf, None))
         if part.every == 1 or since - place >= part.every:
             count = len(x) * getattr(part.term, "evaluations", 1)
             with self.cost.counting("guidance", count):
                 value = part.term(x, t, self.labels, seen)
-            real = isinstance(value, Tensor) and value.is_floating_point()
-            if not real or value.shape != x.shape:
-                like = f"not a tensor like x_t {tuple(x.shape)}"
-                raise ValueError(f"{part} gives {shown(value)}, {like}")
-            value = value.detach().to(x.dtype)
-            self.kept[k] = place, value
-        return value
+            self.kept[k] = place, _like(x, value, part)
+        return self.kept[k][1]
 
 # %% ../nbs/07_guidance.ipynb #1e8fb5dd
 LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason

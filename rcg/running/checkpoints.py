@@ -362,7 +362,7 @@ def _found(path: str | Path, preset_name: str | None, kind: str, changes: dict):
         if near := difflib.get_close_matches(str(path), SHIPPED, 1):
             raise FileNotFoundError(f"there is no {path}: did you mean {near[0]}?")
         raise FileNotFoundError(f"there is no file or folder {path}")
-    if os.path.isdir(run_path(path)):
+    if preset_name is None and os.path.isdir(run_path(path)):
         raise ValueError(
             f"{path} is a folder: pass its file of weights, or read what "
             "`save_pretrained` wrote by `Classifier.from_pretrained`"

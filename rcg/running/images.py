@@ -357,7 +357,8 @@ def _passed_over(root: Path, names: list[str]) -> list[str]:
 # %% ../../nbs/running/02_images.ipynb #5a7e0fa1
 def _subfolders(folder: Path) -> set[str]:
     with os.scandir(folder) as entries:
-        return {e.name for e in entries if not _of_the_system(e.name) and e.is_dir()}
+        names = {entry.name for entry in entries if os.path.isdir(entry)}
+    return {name for name in names if not _of_the_system(name)}
 
 
 def _no_parts(root: Path, folders: list[str]) -> list[str]:

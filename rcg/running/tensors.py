@@ -8,6 +8,7 @@ __all__ = ['Weights', 'is_dense', 'tensors_checksum', 'save_tensors', 'load_tens
 # %% ../../nbs/running/01a_tensors.ipynb #60392ce2
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -95,7 +96,7 @@ def load_tensors(
     advice: str = "restore it from a copy, or fetch it again",  # if it is damaged
 ) -> tuple[dict[str, Tensor], dict]:  # tensors on the CPU, metadata
     "Read what `save_tensors` stored. Raises `OSError` for a damaged file."
-    regular_file(path)
+    before = os.stat(regular_file(path))
     try:
         with safe_open(path, "pt") as file:
             metadata = {k: _value(v) for k, v in (file.metadata() or {}).items()}
@@ -107,6 +108,8 @@ def load_tensors(
         ) from None
     checksum = metadata.get("checksum")
     if checksum and tensors and checksum != tensors_checksum(tensors):
+        if not os.path.samestat(before, os.stat(path)):  # replaced while it was read
+            return load_tensors(path, header, advice)
         raise OSError(f"{path} is damaged, its checksum is wrong: {advice}")
     return tensors, metadata
 
