@@ -91,7 +91,7 @@ Place = Annotated[str | Path, AfterValidator(_not_empty)]  # of a folder or a fi
 
 @checked
 def run_path(
-    path: Place,  # absolute, or relative to the repository
+    path: str | Path,  # absolute, or relative to the repository; empty for its root
 ) -> Path:
     "A path from the root of the repository we are in, or else from where we are."
     here = Path.cwd()
