@@ -568,7 +568,7 @@ def _named(name: str, train: bool) -> LabeledImages:
 # %% ../../nbs/running/02_images.ipynb #94fa30ac
 @checked
 def open_images(
-    source: str | Path,  # a name of `NAMED`, a folder of class folders, or an .npz file
+    source: Place,  # a name of `NAMED`, a folder of class folders, or an .npz file
     size: Side | None = None,  # side of the images in pixels; a folder needs one
     train: bool = True,  # images to train on, changed at random, or to test with
     classes: Count | None = None,  # how many are expected, checked when given
