@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Term', 'Labels', 'LARGEST', 'Classes', 'IMAGENET_MEAN', 'IMAGENET_STD', 'Colour', 'Side', 'Spread', 'guided_mean',
            'guided_x0', 'Seen', 'Weighted', 'Guidance', 'as_guidance', 'LogProb', 'asked_for', 'target_of',
-           'ClassifierTerm', 'classifier_guidance', 'Static', 'Dynamic', 'Guided', 'check_finite', 'sample_steps',
+           'ClassifierTerm', 'classifier_guidance', 'Static', 'Dynamic', 'check_finite', 'Guided', 'sample_steps',
            'sample', 'Sine', 'AllOf', 'AnyOf', 'CleanTerm', 'image_guidance', 'prepared', 'ContrastTerm',
            'classifier_free', 'autoguidance', 'Real', 'discriminator_guidance', 'Smoothed', 'Cost', 'SeededNoise',
            'check_labels', 'check_takes', 'in_short', 'input_gradient', 'labels_named', 'name_of']
@@ -345,6 +345,20 @@ class Dynamic:
         size = size.view(-1, *[1] * (x0.ndim - 1))
         return x0.clamp(-size, size) / size
 
+# %% ../nbs/07_guidance.ipynb #1e8fb5dd
+LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
+
+
+def check_finite(x: Tensor, step: int, cause: str, seeds: Sequence[int]):
+    "Raise `ValueError` that names the seeds of images that are not finite any more."
+    bad = (~(x.flatten(1).abs().amax(1) < LARGEST)).nonzero()[:, 0].tolist()
+    if bad:
+        which = ", ".join(str(seeds[k]) for k in bad[:5]) + (", …" if bad[5:] else "")
+        raise ValueError(
+            f"at t = {step}, {len(bad)} of {len(x)} images are not finite or far too "
+            f"large (of the seeds {which}), {cause}"
+        )
+
 # %% ../nbs/07_guidance.ipynb #4b0caafa
 def _like(x: Tensor, value, part: Weighted) -> Tensor:
     "What a term gives, without its graph. Raises `ValueError` unless it is like x."
@@ -371,7 +385,7 @@ class Guided:
         "The prediction for x (N, C, H, W) at one timestep, with guidance."
         t = torch.full_like(self.labels, step)
         with self.cost.counting("denoiser", len(x)), torch.no_grad():
-            output = self.denoiser(x, t, self.labels)
+            output = called("denoiser", self.denoiser, x_t=x, t=t, labels=self.labels)
         p = process.p(output, x, t, self.clip)
         cause = "by what the denoiser gives: check its weights and precision"
         check_finite(output, step, cause, self.seeds)
@@ -404,20 +418,6 @@ class Guided:
                 value = part.term(x, t, self.labels, seen)
             self.kept[k] = place, _like(x, value, part)
         return self.kept[k][1]
-
-# %% ../nbs/07_guidance.ipynb #1e8fb5dd
-LARGEST = 1e4  # no value of an image is ever this far from [-1, 1] for a good reason
-
-
-def check_finite(x: Tensor, step: int, cause: str, seeds: Sequence[int]):
-    "Raise `ValueError` that names the seeds of images that are not finite any more."
-    bad = (~(x.flatten(1).abs().amax(1) < LARGEST)).nonzero()[:, 0].tolist()
-    if bad:
-        which = ", ".join(str(seeds[k]) for k in bad[:5]) + (", …" if bad[5:] else "")
-        raise ValueError(
-            f"at t = {step}, {len(bad)} of {len(x)} images are not finite or far too "
-            f"large (of the seeds {which}), {cause}"
-        )
 
 # %% ../nbs/07_guidance.ipynb #4bf244fc
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):

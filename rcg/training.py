@@ -37,7 +37,7 @@ from tqdm import tqdm
 from .attack import Attack
 from .classifier import checked_logits
 from .data import Data, batches
-from .diffusion import Diffusion, Timesteps, denoising_loss
+from .diffusion import Diffusion, Length, denoising_loss
 from .models import check_takes, told
 from .running.files import Place, write_table
 from rcg.running.settings import (
@@ -400,7 +400,7 @@ def train(
     model: Trainable,  # trained in place, on the device it is on
     loss: Callable,  # (model, x0, labels, t, noise) to (N,) values with a `loss`
     data: Data,  # of (x0, label)
-    timesteps: Timesteps,  # T; t is drawn uniformly from 0 to T-1
+    timesteps: Length,  # T; t is drawn uniformly from 0 to T-1
     config: TrainingConfig,
     folder: Place | None = None,  # for checkpoint, model and history.csv
 ) -> Iterator[TrainingState]:
