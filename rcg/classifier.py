@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .diffusion import check_inputs
-from .models import called
+from .running.models import called
 from .running.settings import Count, checked, settings, shown
 from .unet import Encoder, EncoderConfig, Size, attend, norm
 

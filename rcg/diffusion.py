@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from .data import check_inputs
-from .models import called
+from .running.models import called
 from .running.settings import Count, Natural, Seed, checked, settings, shown
 
 # %% ../nbs/01_diffusion.ipynb #d20f3ffa

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from .classifier import as_logits, frozen, input_gradient
 from .data import Floats, check_inputs
 from .diffusion import Diffusion, Prediction, SeededNoise, noise_in, seed_list
-from rcg.models import (
+from rcg.running.models import (
     Cost,
     called,
     check_labels,

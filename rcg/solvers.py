@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .data import Floats
 from .diffusion import Diffusion, Prediction, evenly_spaced, evenly_strided
-from .models import check_labels
+from .running.models import check_labels
 from rcg.running.settings import (
     Count,
     Natural,

@@ -38,8 +38,8 @@ from .attack import Attack
 from .classifier import checked_logits
 from .data import Data, batches
 from .diffusion import Diffusion, Length, denoising_loss
-from .models import check_takes, told
 from .running.files import Place, write_table
+from .running.models import check_takes, told
 from rcg.running.settings import (
     NO_EFFECT,
     Count,

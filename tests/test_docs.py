@@ -27,13 +27,14 @@ NAMES = sorted(
 SITE = "https://rcg-diffusion.github.io/rcg/"
 
 FLOORS = """
-    running.settings running.files running.tensors running.hub data models diffusion
-    solvers unet classifier attack training gradient_training guidance metrics
-    further_metrics gradients figures running.images running.presets running.runs
-    running.downloads running.checkpoints evaluator running.classifiers running.report
-    interop.networks interop.denoisers interop.pipeline running.commands running.jobs
-    running.sweeps lab.views lab.worker lab.widgets survey.answers survey.page
-    survey.making survey.serving survey.opinions running.site
+    running.settings running.files running.tensors running.hub data running.models
+    diffusion solvers unet classifier attack training gradient_training guidance
+    metrics running.further_metrics gradients figures running.images running.presets
+    running.runs running.downloads running.checkpoints running.evaluator
+    running.classifiers running.report interop.networks interop.denoisers
+    interop.pipeline running.commands running.jobs running.sweeps lab.views
+    lab.worker lab.widgets survey.answers survey.page survey.making survey.serving
+    survey.opinions running.site
 """.split()  # a module imports only from those before it
 LATER = {
     ("running.commands", "running.jobs"),  # only when a job is resolved or run
@@ -43,6 +44,7 @@ LATER = {
 }
 BY_HAND = {  # short names for modules, and `python -m rcg.survey`
     "checkpoints",
+    "evaluator",
     "experiment",
     "jobs",
     "survey.__main__",

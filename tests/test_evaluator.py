@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rcg.evaluator import (
+from rcg.running.evaluator import (
     PORT,
     TensorFlowInception,
     adm_scores,

@@ -13,7 +13,13 @@ from torchvision.transforms import (
 )
 
 from rcg.data import from_uint8
-from rcg.further_metrics import (
+from rcg.metrics import (
+    DINOv2,
+    density_coverage,
+    named_extractor,
+    precision_recall,
+)
+from rcg.running.further_metrics import (
     GaussianKernel,
     inception_score,
     kernel_distance,
@@ -22,12 +28,6 @@ from rcg.further_metrics import (
     mmd,
     nearest_ratio,
     recognised,
-)
-from rcg.metrics import (
-    DINOv2,
-    density_coverage,
-    named_extractor,
-    precision_recall,
 )
 
 # torch_fidelity.metric_kid.kid_features_to_metric and metric_isc.isc_features_to_metric

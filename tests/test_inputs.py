@@ -73,7 +73,7 @@ LEFT_OUT = {
         running.jobs.Stopped running.jobs.Task running.jobs.TrainingPlan
         running.jobs.SamplingPlan running.jobs.Networks running.downloads.PublicFile
         survey.opinions.Summary survey.opinions.Preference survey.opinions.Variances
-        models.Cost guidance.Guided diffusion.SeededNoise training.TrainingState
+        running.models.Cost guidance.Guided diffusion.SeededNoise training.TrainingState
         running.jobs.ImageSource running.jobs.Validation survey.answers.Store""",
     "descriptions of types": """
         attack.Threat running.settings.Count running.settings.Natural
@@ -100,9 +100,10 @@ LEFT_OUT = {
     "parts of solvers and of `Guided`, which have checked": """
         solvers.shifted solvers.evenly_in_log_snr guidance.guided_mean
         guidance.guided_x0 guidance.check_finite guidance.target_of
-        guidance.asked_for models.check_labels models.check_takes models.called
-        models.in_short models.told classifier.input_gradient classifier.gradient_by
-        classifier.as_logits diffusion.noise_in diffusion.seed_list""",
+        guidance.asked_for running.models.check_labels running.models.check_takes
+        running.models.called running.models.in_short running.models.told
+        classifier.input_gradient classifier.gradient_by classifier.as_logits
+        diffusion.noise_in diffusion.seed_list""",
     "decorators and what notebooks call, tried in their notebook": """
         running.settings.checked running.settings.settings
         running.settings.notebook_parameters""",
@@ -121,10 +122,12 @@ LEFT_OUT = {
         interop.pipeline.PipelineParts interop.pipeline.RobustGuidancePipeline""",
     "what networks inherit": "running.hub.OnHub",
     "blocks and networks of torchvision, and the command (tests/test_evaluator.py)": """
-        evaluator.pooled_by evaluator.average_pool evaluator.max_pool
-        evaluator.TensorFlowInception evaluator.Activations evaluator.main
-        evaluator.tensorflow_inception evaluator.activations evaluator.adm_scores
-        evaluator.tensorflow_resize evaluator.npz_images""",
+        running.evaluator.pooled_by running.evaluator.average_pool
+        running.evaluator.max_pool running.evaluator.TensorFlowInception
+        running.evaluator.Activations running.evaluator.main
+        running.evaluator.tensorflow_inception running.evaluator.activations
+        running.evaluator.adm_scores running.evaluator.tensorflow_resize
+        running.evaluator.npz_images""",
     "contexts that take a network or nothing": """
         classifier.frozen training.evaluating""",
     "reads our own source only (tests/test_docs.py)": "running.site.*",
@@ -132,7 +135,7 @@ LEFT_OUT = {
         metrics.check_sets data.check_numbers""",
     "parts of `save_reference` and `load_reference`, which have checked": """
         running.images.moments running.images.stored_gaussian""",
-    "a loss, for `train`, which has checked": "further_metrics.plain_loss",
+    "a loss, for `train`, which has checked": "running.further_metrics.plain_loss",
     "runs what `train` gives": "training.fit",
     "takes anything (tests/test_parameters.py)": """
         running.settings.shown running.tensors.is_dense""",
@@ -404,8 +407,10 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "guidance.Guidance.reused": lambda: dict(self=term, steps=2),
         "guidance.Guidance.smoothed": lambda: dict(self=term, copies=2, deviation=0.1),
         "guidance.as_guidance": lambda: dict(term=logits),
-        "models.name_of": lambda: dict(network=logits),
-        "models.labels_named": lambda: dict(names=["hen"], classes=["hen", "cat"]),
+        "running.models.name_of": lambda: dict(network=logits),
+        "running.models.labels_named": lambda: dict(
+            names=["hen"], classes=["hen", "cat"]
+        ),
         "guidance.LogProb": lambda: dict(joint=1.0, marginal=1.0),
         "guidance.ClassifierTerm": lambda: dict(classifier=c),
         "guidance.classifier_guidance": lambda: dict(classifier=c),
@@ -494,23 +499,27 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "metrics.features": lambda: dict(
             images=x, extractor=metrics.pixels, batch_size=3
         ),
-        "further_metrics.Cubic": lambda: {},
-        "further_metrics.GaussianKernel": lambda: dict(width=10.0),
-        "further_metrics.mmd": lambda: dict(real=w.features, fake=w.features, block=3),
-        "further_metrics.kernel_distance": lambda: dict(
+        "running.further_metrics.Cubic": lambda: {},
+        "running.further_metrics.GaussianKernel": lambda: dict(width=10.0),
+        "running.further_metrics.mmd": lambda: dict(
+            real=w.features, fake=w.features, block=3
+        ),
+        "running.further_metrics.kernel_distance": lambda: dict(
             real=w.features, fake=w.features, subsets=2, size=3, seed=0
         ),
-        "further_metrics.measuring_network": lambda: dict(channels=1, classes=10),
-        "further_metrics.inception_score": lambda: dict(
+        "running.further_metrics.measuring_network": lambda: dict(
+            channels=1, classes=10
+        ),
+        "running.further_metrics.inception_score": lambda: dict(
             logits=w.features, splits=2, seed=0
         ),
-        "further_metrics.memorised": lambda: dict(
+        "running.further_metrics.memorised": lambda: dict(
             fake=w.features, training=w.features + 1, held_out=w.features + 2, k=3
         ),
-        "further_metrics.recognised": lambda: dict(
+        "running.further_metrics.recognised": lambda: dict(
             judge=lambda images: images.flatten(1)[:, :10], images=x, labels=w.y
         ),
-        "further_metrics.nearest_ratio": lambda: dict(
+        "running.further_metrics.nearest_ratio": lambda: dict(
             fake=w.features, training=w.features, k=2, block=3
         ),
         "metrics.check_features": lambda: dict(
@@ -1131,7 +1140,7 @@ ANYTHING = {
     ("data.LabeledImages", "images"): "bytes, too",
     ("data.LabeledImages", "classes"): "numbers are names",
     ("metrics.features", "images"): "bytes, too",
-    ("further_metrics.recognised", "images"): "bytes, too",
+    ("running.further_metrics.recognised", "images"): "bytes, too",
     ("metrics.bootstrap", "labels"): "any integers name classes",
     ("metrics.proportion", "hits"): "as many as there are",
     ("metrics.centred_interval", "resampled"): "as many as there are",
@@ -1164,7 +1173,7 @@ ANYTHING = {
     ("diffusion.Diffusion.p", "output"): "the sampler finds NaN in it",
     ("diffusion.Diffusion.p", "clip"): "a flag of a step in a loop",
     ("classifier.checked_logits", "classifier"): "the loss finds NaN",
-    ("models.name_of", "network"): "anything has a name",
+    ("running.models.name_of", "network"): "anything has a name",
     ("running.settings.fingerprint", "value"): "anything that JSON holds",
     ("running.settings.described", "value"): "anything that JSON holds",
     ("running.settings.described", "essential"): "anything is true or false",

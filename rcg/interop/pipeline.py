@@ -38,8 +38,8 @@ from ..diffusion import Diffusion
 from ..guidance import Guidance, Term, labels_named, sample_steps
 from .denoisers import DiffusersDenoiser, from_noise, process_of, to_noise
 from .networks import to_diffusers
-from ..models import check_takes
 from ..running.hub import names_by_label
+from ..running.models import check_takes
 from ..running.settings import Count, checked, settings
 from ..solvers import Denoised, SampleStep, Solver
 from ..unet import UNet

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from ..attack import Attack
 from ..diffusion import Diffusion
-from ..further_metrics import recognised
 from ..gradients import Timesteps, gradient_score
 from ..guidance import sample
 from ..metrics import Interval, accuracy, distinguishable
-from ..models import check_takes
+from .further_metrics import recognised
+from .models import check_takes
 from .settings import NonNegative, checked
 
 Scales = Annotated[Sequence[NonNegative], Field(min_length=1)]
