@@ -251,6 +251,6 @@ def test_help_and_absent_files_do_not_wait(files, tmp_path, monkeypatch):
         done = subprocess.run([*command, *words], capture_output=True, text=True)
         assert not re.search(r"\| +torch$", done.stderr, re.M), words
     assert "batch_size" in done.stderr and done.returncode == 2
-    monkeypatch.setattr("rcg.evaluator.download", None)  # not reached
+    monkeypatch.setattr("rcg.running.evaluator.download", None)  # not reached
     with pytest.raises(SystemExit, match="there is no file .*absent.npz"):
         main([str(files[0]), str(tmp_path / "absent.npz")])
