@@ -12,7 +12,6 @@ __all__ = ['Floats', 'Images', 'Stored', 'Split', 'COLOURS', 'Axes', 'Cell', 'Co
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
@@ -108,12 +107,6 @@ class LabeledImages(Dataset):
         x = self.images
         return from_uint8(x) if x.dtype == torch.uint8 else x
 
-    def fingerprint(self) -> str:
-        "Changes when an image, a label or a name does."
-        digest = sha256(repr((self.images.shape, self.classes)).encode())
-        for part in (self.images, self.labels):
-            digest.update(part.contiguous().cpu().numpy())
-        return digest.hexdigest()
 
 # %% ../nbs/00_data.ipynb #e431904d
 Split = Literal["train", "test", "all"]

@@ -38,7 +38,7 @@ from .attack import Attack
 from .classifier import checked_logits
 from .data import Data, batches
 from .diffusion import Diffusion, Length, denoising_loss
-from .running.files import Place, write_table
+from .running.files import Place, regular_file, write_table
 from .running.models import check_takes, told
 from rcg.running.settings import (
     NO_EFFECT,
@@ -48,9 +48,9 @@ from rcg.running.settings import (
     Positive,
     Seed,
     Share,
+    check_same,
     checked,
     described,
-    differences,
     settings,
     shown,
 )
@@ -518,7 +518,7 @@ def files_listed(files, root: Path) -> Iterator[bytes]:
     "Names and sizes of files."
     for file in map(Path, files):
         name = os.path.relpath(file, root).replace(os.sep, "/")
-        yield os.fsencode(f"{name} {file.stat().st_size}\n")
+        yield os.fsencode(f"{name} {regular_file(file).stat().st_size}\n")
 
 # %% ../nbs/06_training.ipynb #446e3be6
 @checked
@@ -623,12 +623,9 @@ def load_state(state: TrainingState, folder: str | Path):
     then = described(TrainingConfig(1)) | metadata["settings"]
     now = described(state.config, essential=True) | state.task
     fixed = sorted((now.keys() & then.keys()) - FREE_TO_CHANGE)
-    changed = differences(*({k: s[k] for k in fixed} for s in (then, now)))
-    if changed:
-        raise ValueError(
-            f"{path} was made with other settings ({'; '.join(changed)}): restore "
-            "them, or use another folder"
-        )
+    then, now = ({k: s[k] for k in fixed} for s in (then, now))
+    advice = "restore them, or use another folder"
+    check_same(f"{path} was made", then, now, advice)
     if metadata["step"] > state.config.steps:
         raise ValueError(
             f"{path} is from step {metadata['step']}, more than the "

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from .diffusion import check_inputs
 from .running.hub import OnHub
-from .running.settings import Count, Share, checked, settings
+from .running.settings import Count, Share, checked, described, settings
+from .running.tensors import tensors_checksum
 
 # %% ../nbs/03_unet.ipynb #dd6b0ee3
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -283,6 +284,11 @@ class Encoder(Parts, OnHub):
     def _append(self, channels: int, *layers: nn.Module):
         self.input_blocks.append(self.stage(*layers))
         self.skip_channels.append(channels)
+
+    def described(self) -> dict:
+        "What its results depend on: its settings and the checksum of its weights."
+        about = dict(type=type(self).__name__, config=described(self.config, True))
+        return about | {"weights": tensors_checksum(self.state_dict())[:16]}
 
     def embed(self, t: Tensor) -> Tensor:  # (N,) to (N, 4 * width)
         "The vector that tells every block the time."

@@ -242,6 +242,16 @@ def test_a_picture_comes_early(name):
         )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_stands_alone(name):
+    "Only as a paragraph of its own does an image get its caption."
+    for block in re.split(r"\n\s*\n", prose(read(name))):
+        if block.lstrip().startswith("!["):
+            assert re.fullmatch(r"!\[.*\]\(\S+\)(\{.*\})?", block.strip()), block
+        else:
+            assert "\n![" not in block, f"a blank line is missing: {block}"
+
+
 def test_sidebar_lists_every_notebook_once():
     assert sorted(notebooks(NBS)) == NAMES
 

@@ -16,7 +16,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -318,12 +317,6 @@ class _Samples(Sequence):
     def __getitem__(self, index: int) -> tuple[Path, int]:
         return self.root / os.fsdecode(self.names[index]), int(self.labels[index])
 
-    def fingerprint(self) -> str:
-        digest = sha256()
-        for name, (path, _) in zip(self.names, self):
-            status = regular_file(path).stat()
-            digest.update(name + f" {status.st_size} {status.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
 
 # %% ../../nbs/running/02_images.ipynb #43e73c9e
 def _shown(sample: tuple[str, int]) -> str:
@@ -429,9 +422,6 @@ class ImageFiles(DatasetFolder):
         "The file of an image."
         return self.samples[index][0]
 
-    def fingerprint(self) -> str:
-        "Changes when a file is added, removed, renamed or rewritten."
-        return self.samples.fingerprint()
 
 # %% ../../nbs/running/02_images.ipynb #951b642e
 def _square(image: Image.Image, rng, size: int, mode: str, **change) -> Tensor:

@@ -278,8 +278,9 @@ def _some(names) -> str:
 def _unreadable(source: ImageSource, data: ImageFolder, workers: int) -> dict[str, str]:
     "Reasons by file, from the list that is kept if it is still of these files."
     scan = _listed(source.scan) if source.scan.exists() else {}
-    fingerprint = data.fingerprint()
-    if scan.get("fingerprint") != fingerprint:
+    fingerprint, known = contents(data), scan.get("unreadable")
+    repaired = known and not source.skip_bad  # perhaps: they are read again
+    if scan.get("fingerprint") != fingerprint or repaired:
         scan = {"fingerprint": fingerprint, "unreadable": unreadable(data, workers)}
         save_json(source.scan, scan)
     return scan["unreadable"]

@@ -17,7 +17,7 @@ from pydantic import AfterValidator
 from torch import Tensor
 
 from .files import load_json, run_path, save_json
-from .settings import NonNegative, checked, described, differences
+from .settings import NonNegative, check_same, checked, described
 from ..training import load_tensors, save_tensors
 
 # %% ../../nbs/running/04_runs.ipynb #351fa119
@@ -76,19 +76,14 @@ def owned(
 # %% ../../nbs/running/04_runs.ipynb #b525b729
 def _must_match(folder: Path, then: dict, now: dict):
     "Raise `ValueError` if a directory's settings are not these."
-    changed = differences(then, now)
-    if not changed:
-        return
     kinds = [settings.get("kind", "another run") for settings in (then, now)]
-    if kinds[0] != kinds[1]:
-        found = f"holds {kinds[0]}, not {kinds[1]}"
-    else:
-        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
-        found = f"holds a run with other settings ({'; '.join(changed[:5])}{more})"
-    raise ValueError(
-        f"{folder} {found}: choose another run directory (and, with papermill, "
-        "another output notebook), or delete this one"
+    advice = (
+        "choose another run directory (and, with papermill, another output notebook), "
+        "or delete this one"
     )
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"{folder} holds {kinds[0]}, not {kinds[1]}: {advice}")
+    check_same(f"{folder} holds a run", then, now, advice)
 
 
 def _has_results(folder: Path) -> bool:

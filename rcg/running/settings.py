@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Count', 'Natural', 'Seed', 'Positive', 'NonNegative', 'Share', 'Given', 'Result', 'NO_EFFECT', 'shown', 'in_words',
-           'settings', 'checked', 'described', 'fingerprint', 'differences', 'notebook_parameters']
+           'settings', 'checked', 'described', 'fingerprint', 'differences', 'check_same', 'notebook_parameters']
 
 # %% ../../nbs/running/00_settings.ipynb #b39547fb
 import builtins
@@ -240,6 +240,19 @@ def differences(
         )
         return [line for lines in inner for line in lines]
     return [] if then == now else [f"{name} was {then}, is {now}"]
+
+# %% ../../nbs/running/00_settings.ipynb #e472a816
+def check_same(
+    found: str,  # what is kept, and where: "runs/a holds a run"
+    then,  # plain JSON, kept with it
+    now,  # plain JSON
+    advice: str,  # what to do if they differ
+):
+    "Raise `ValueError` if something was made with other settings than these."
+    if changed := differences(then, now):
+        more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""
+        what = "; ".join(changed[:5]) + more
+        raise ValueError(f"{found} with other settings ({what}): {advice}")
 
 # %% ../../nbs/running/00_settings.ipynb #76553d21
 def _assigned(source: str) -> dict:

@@ -6,7 +6,6 @@
 __all__ = ['choose_pairs', 'named_classes', 'make_survey']
 
 # %% ../../nbs/survey/02_making.ipynb #3d8ee4a2
-import hashlib
 import io
 import os
 import random
@@ -19,7 +18,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..running.files import atomic_write, load_json, regular_file, run_path
-from ..running.settings import Count, Natural, checked, described, differences
+from rcg.running.settings import (
+    Count,
+    Natural,
+    check_same,
+    checked,
+    described,
+)
 from .answers import Pair, Survey, Texts, open_survey, save_survey
 
 # %% ../../nbs/survey/02_making.ipynb #d2059b56
@@ -72,20 +77,21 @@ def _read_samples(
     return _from_file(path)
 
 # %% ../../nbs/survey/02_making.ipynb #bf928acf
+def _unguided(settings: dict) -> dict:
+    "A run's settings without its guidance and the networks of that."
+    weights = {"denoiser": (settings.get("weights") or {}).get("denoiser")}
+    return settings | {"guidance": None, "weights": weights}
+
+
 def _same_sampling(sources: dict[str, object]):
     "Raise `ValueError` if two runs differ in more than their guidance."
     paths = [s for s in sources.values() if isinstance(s, (str, Path))]
     files = [run_path(path) / "settings.json" for path in paths]
     if len(files) < 2 or not all(file.exists() for file in files):
         return
-    first, second = (load_json(file, kind=dict) for file in files)
-    free = ("guidance ", "weights.classifier ", "weights.term ")
-    changed = [x for x in differences(first, second) if not x.startswith(free)]
-    if changed:
-        raise ValueError(
-            f"the samples of {' and '.join(sources)} were drawn with other settings "
-            f"({'; '.join(changed)}): draw them alike"
-        )
+    first, second = (_unguided(load_json(file, kind=dict)) for file in files)
+    found = f"the samples of {' and '.join(sources)} were drawn"
+    check_same(found, first, second, "draw them alike")
 
 # %% ../../nbs/survey/02_making.ipynb #5059beb4
 def _partners(samples: dict[str, object]) -> tuple[dict[str, str], dict[str, dict]]:
@@ -212,24 +218,22 @@ def _write_pair(
 
 # %% ../../nbs/survey/02_making.ipynb #8e77448a
 def _in_brief(source) -> str:
-    "Samples for the manifest: their path, or a fingerprint of their pictures."
+    "Samples for the manifest: their path, or the fingerprint of what they are."
     if isinstance(source, (str, Path)):
         return str(source)
-    pictures = _read_samples(source)[0].values()
-    digest = hashlib.sha256(b"".join(picture.tobytes() for picture in pictures))
-    return digest.hexdigest()[:16]
+    from rcg.data import LabeledImages, to_uint8
+    from rcg.training import identity
+
+    images, labels = source
+    return identity(LabeledImages(to_uint8(images), labels))
 
 # %% ../../nbs/survey/02_making.ipynb #bda4740e
 def _made_before(folder: Path, made_from: dict) -> Survey:
     "The survey in a folder, if it was made from the same."
     if not (folder / "survey.json").exists():
         raise ValueError(f"{folder} exists and holds no survey: choose another folder")
-    survey = open_survey(folder)
-    if changed := differences(survey.made_from, made_from):
-        raise ValueError(
-            f"{folder} holds a survey that was made otherwise "
-            f"({'; '.join(changed)}): choose another folder"
-        )
+    survey, found = open_survey(folder), f"{folder} holds a survey"
+    check_same(found, survey.made_from, made_from, "choose another folder")
     return survey
 
 # %% ../../nbs/survey/02_making.ipynb #efc76a9f
