@@ -107,7 +107,6 @@ class LabeledImages(Dataset):
         x = self.images
         return from_uint8(x) if x.dtype == torch.uint8 else x
 
-
 # %% ../nbs/00_data.ipynb #e431904d
 Split = Literal["train", "test", "all"]
 

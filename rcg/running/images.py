@@ -317,7 +317,6 @@ class _Samples(Sequence):
     def __getitem__(self, index: int) -> tuple[Path, int]:
         return self.root / os.fsdecode(self.names[index]), int(self.labels[index])
 
-
 # %% ../../nbs/running/02_images.ipynb #43e73c9e
 def _shown(sample: tuple[str, int]) -> str:
     "The path of an image as `skip` has it."
@@ -421,7 +420,6 @@ class ImageFiles(DatasetFolder):
     def path(self, index: int) -> Path:
         "The file of an image."
         return self.samples[index][0]
-
 
 # %% ../../nbs/running/02_images.ipynb #951b642e
 def _square(image: Image.Image, rng, size: int, mode: str, **change) -> Tensor:

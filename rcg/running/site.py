@@ -92,7 +92,8 @@ def markdown_table(
     rows: list[tuple[str, ...]],  # the same
 ) -> str:  # empty without rows
     "A table in markdown."
-    line = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    escaped = lambda cell: re.sub(r"(`[^`]*`)|\|", lambda m: m[1] or r"\|", cell)
+    line = lambda cells: f"| {' | '.join(map(escaped, cells))} |"
     rule = "|---" * len(heading) + "|"
     return "\n".join([line(heading), rule, *map(line, rows)]) if rows else ""
 
