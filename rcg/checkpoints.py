@@ -1,9 +1,9 @@
 """Short name of `rcg.running.checkpoints` and `rcg.running.downloads`."""
 
-from rcg.running.checkpoints import *
-from rcg.running.downloads import *
+if __name__ == "__main__":  # the command line, which needs no torch to be read
+    from .running.commands import checkpoints_main
 
-if __name__ == "__main__":
-    from rcg.running.checkpoints import main
-
-    main()
+    checkpoints_main()
+else:
+    from .running.checkpoints import *
+    from .running.downloads import *

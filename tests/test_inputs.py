@@ -768,6 +768,9 @@ def good() -> dict[str, typing.Callable[[], dict]]:
         "running.settings.described": lambda: dict(value={"a": [1, 2.0]}),
         "running.settings.fingerprint": lambda: dict(value={"a": [1, 2.0]}),
         "running.settings.differences": lambda: dict(then={"a": 1}, now={"a": 2}),
+        "running.settings.check_same": lambda: dict(
+            found="it was made", then={"a": 1}, now={"a": 1}, advice="make it again"
+        ),
         "running.sweeps.Sweep": lambda: dict(folder=out(), cells=[{"a": 1}, {"a": 2}]),
         "running.sweeps.seconds_left": lambda: dict(
             sweep=sweeps.Sweep(out(), [{"a": 1}])
@@ -1180,6 +1183,10 @@ ANYTHING = {
     ("running.settings.differences", "then"): "anything that JSON holds",
     ("running.settings.differences", "now"): "anything that JSON holds",
     ("running.settings.differences", "name"): "anything that JSON holds",
+    **{
+        ("running.settings.check_same", k): "anything that JSON holds"
+        for k in ("found", "then", "now", "advice")
+    },
     ("running.checkpoints.class_names", "about"): "the headers of others",
     ("running.checkpoints.check_weights", "tensors"): "no tensors are finite",
     ("running.classifiers.clean_classifier", "size"): "None is as they are",
