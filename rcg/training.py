@@ -11,6 +11,7 @@ __all__ = ['Workers', 'Trainable', 'CHECKPOINT', 'AFRESH', 'FREE_TO_CHANGE', 'SL
 # %% ../nbs/06_training.ipynb #ddbf6eb9
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -87,8 +88,7 @@ class DenoiserLoss:
 
         The one called `loss` is trained on.
         """
-        known = getattr(model, "classes", True)
-        seen = self._dropped(model, labels) if known else None
+        seen = self._dropped(model, labels) if told(model, "classes", True) else None
         terms = denoising_loss(self.diffusion, model, x0, t, seen, noise)
         return {"loss": terms.total, "mse": terms.mse, "vb": terms.vb}
 
@@ -394,6 +394,28 @@ def _check_writable(folder: str | Path):
             f"folder {folder} cannot be written ({e}): choose another place"
         ) from None
 
+# %% ../nbs/06_training.ipynb #71297b64
+def _in_words(loss: Callable) -> str:
+    "A loss with its settings. Raises `ValueError` for one that does not say them."
+    words = getattr(loss, "__qualname__", repr(loss))
+    words = re.sub(r"<function (\S+) at 0x\w+>", r"\1", words)
+    if hidden := re.search(r"<[^<>]* at 0x\w+>", words):
+        raise ValueError(
+            f"the loss holds {hidden[0]}, which does not say its settings: make it a "
+            "dataclass, so that a later run in this folder can be compared with it"
+        )
+    return words
+
+
+def _task(loss: Callable, data: Data, timesteps: int, folder: str | Path) -> dict:
+    "What a folder's run is, beside its settings. Raises as `train`."
+    words = _in_words(loss)
+    _check_writable(folder)
+    about = f"{type(data).__name__} of {len(data)}"
+    return dict(
+        loss=words, data=about, timesteps=timesteps, contents=identity(data)
+    )
+
 # %% ../nbs/06_training.ipynb #8942482a
 @checked
 def train(
@@ -409,17 +431,13 @@ def train(
     However it ends, the folder then holds the last complete step: also after Ctrl-C,
     or when the generator is closed. Raises `NonFiniteLoss`, which leaves the last
     checkpoint as it is, and `ValueError` if the folder holds a run of other
-    settings, loss, data or network, `OSError` if nothing can be stored there.
+    settings, loss, data or network or if the loss cannot be described, `OSError` if
+    nothing can be stored there.
     """
     check_takes("loss", loss, "model", "x0", "labels", "t", "noise")
-    words = getattr(loss, "__qualname__", repr(loss))
-    task = {"loss": words, "data": f"{type(data).__name__} of {len(data)}"}
-    task["timesteps"] = timesteps
-    if folder is not None:
-        _check_writable(folder)
-        task["contents"] = identity(data)
+    task = {} if folder is None else _task(loss, data, timesteps, folder)
     if isinstance(names := getattr(data, "classes", None), list | tuple):
-        model.class_names = list(names)
+        getattr(model, "module", model).class_names = list(names)
     state, where = TrainingState(model, config, task), PartialState()
     rank, world = where.process_index, where.num_processes
     if folder is not None and (Path(folder) / CHECKPOINT).exists():
@@ -576,7 +594,7 @@ def save_state(
         )
     write_table(Path(folder) / "history.csv", state.history)
     about = dict(step=state.step, steps=state.config.steps)
-    about["classes"] = getattr(state.model, "class_names", None)
+    about["classes"] = told(state.model, "class_names")
     save_tensors(Path(folder) / "model.safetensors", state.result.state_dict(), **about)
     save_tensors(path, _tensors(state), **_metadata(state))
     state.saved = state.step

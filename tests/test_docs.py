@@ -169,6 +169,9 @@ def cell_options(source: str, place: str) -> dict:
 def test_options_are_yaml(name):
     for i, cell in enumerate(code_cells(read(name))):
         options = cell_options(cell.source, f"{name}, code cell {i}")
+        assert ("code-fold" in options) == ("code-summary" in options), (
+            f"{name}: say what is folded: {cell.source[:200]}"
+        )
         if any("image/png" in o.get("data", {}) for o in cell.outputs):
             for words in ("fig-alt", "fig-cap"):
                 assert len(options.get(words, "")) > 20, (

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'Device', 'Precision', 'unwrapped', 'check_weights', 'read_weights', 'shipped', 'card', 'class_names',
-           'load_network', 'load_unet', 'load_classifier', 'convert', 'main']
+           'load_network', 'load_unet', 'load_classifier', 'convert']
 
 # %% ../../nbs/running/06_checkpoints.ipynb #3bd2d8f5
 import difflib
 import os
-import sys
 import warnings
 import zipfile
 from dataclasses import replace
@@ -23,14 +22,8 @@ from torch import Tensor, nn
 
 from ..classifier import Classifier
 from ..data import asset
-from .downloads import PUBLIC, fetch, verify
-from rcg.running.files import (
-    load_json,
-    markdown_table,
-    plain_terminal,
-    regular_file,
-    run_path,
-)
+from .downloads import verify
+from .files import load_json, markdown_table, regular_file, run_path
 from .presets import PRESETS, preset
 from .settings import Count, checked
 from rcg.running.tensors import (  # noqa: F401
@@ -432,42 +425,3 @@ def convert(
     tensors = {k: _in_precision(k, v, dtype or v.dtype, path) for k, v in weights}
     known = {k: v for k, v in _header(Path(path)).items() if k == "classes"}
     save_tensors(target, tensors, **known)
-
-# %% ../../nbs/running/06_checkpoints.ipynb #26b40d94
-def _parser():
-    "The command line, by jsonargparse."
-    from jsonargparse import ArgumentParser
-
-    known = [name for name, file in PUBLIC.items() if file.url]
-    get = ArgumentParser()
-    get.add_argument("names", nargs="+", choices=known, help=", ".join(known))
-    get.add_argument("--folder", default="downloads", help="where to keep them")
-    to = ArgumentParser()
-    to.add_argument("source", help="a PyTorch file of a state dict")
-    to.add_argument("target", help="a .safetensors file")
-    kinds = ["float32", "bfloat16", "float16"]
-    to.add_argument("--dtype", choices=kinds, help="by default as in the file")
-    parser = ArgumentParser("python -m rcg.checkpoints")
-    commands = parser.add_subcommands(dest="command")
-    commands.add_subcommand("download", get, help="fetch public files")
-    commands.add_subcommand("convert", to, help="rewrite a file as safetensors")
-    return parser
-
-# %% ../../nbs/running/06_checkpoints.ipynb #d5ddb105
-def main(arguments: list[str] | None = None):
-    "The command line of `python -m rcg.checkpoints`."
-    plain_terminal()
-    given = _parser().parse_args(arguments)
-    args = given[given.command]
-    try:
-        if given.command == "convert":
-            convert(args.source, args.target, args.dtype and getattr(torch, args.dtype))
-        else:
-            for name in args.names:
-                print(fetch(name, args.folder))
-    except (OSError, RuntimeError, ValueError) as e:
-        sys.exit(str(e))
-
-
-if __name__ == "__main__" and "__file__" in globals():  # not in the notebook
-    main()

@@ -18,7 +18,7 @@ from ..gradients import Timesteps, gradient_score
 from ..guidance import sample
 from ..metrics import Interval, accuracy, distinguishable
 from .further_metrics import recognised
-from .models import check_takes
+from .models import check_takes, told
 from .settings import NonNegative, checked
 
 Scales = Annotated[Sequence[NonNegative], Field(min_length=1)]
@@ -41,7 +41,7 @@ def classifier_report(
     if unet is not None:
         check_takes("unet", unet, "x_t", "t", "labels")
     given, rows = (diffusion, images, labels, timesteps), []
-    known = (getattr(network, "classes", None) for network in (unet, classifier))
+    known = (told(network, "classes") for network in (unet, classifier))
     classes = next(filter(None, known), 1 + max(labels.flatten().tolist(), default=0))
     scores = gradient_score({"": classifier}, *given, unet=unet, classes=classes)
     attacked = accuracy(classifier, *given, attack=attack)
