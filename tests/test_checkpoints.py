@@ -1,5 +1,6 @@
 "Checkpoints as people have them: wrapped, damaged, or no weights at all."
 
+import re
 import subprocess
 import sys
 import warnings
@@ -15,12 +16,12 @@ from rcg.running.checkpoints import (
     convert,
     load_classifier,
     load_unet,
-    main,
     read_weights,
     shipped,
     tensors_checksum,
     unwrapped,
 )
+from rcg.running.commands import checkpoints_main as main
 from rcg.running.presets import preset
 from rcg.running.tensors import load_tensors, load_weights, save_tensors
 
@@ -274,10 +275,16 @@ def test_command_line(tmp_path, weights, capsys):
     assert "imagenet512" in capsys.readouterr().err
 
 
-def test_the_short_name_is_a_command():
-    asked = [sys.executable, "-m", "rcg.checkpoints", "--help"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "rewrite a file as safetensors" in done.stdout
+def test_help_and_misspelt_names_do_not_wait():
+    command = [sys.executable, "-X", "importtime", "-m", "rcg.checkpoints"]
+    for words, said in (
+        (["--help"], "rewrite a file as safetensors"),
+        (["convert", "--help"], "by default as in the file"),
+        (["download", "imagenet512"], "imagenet512"),
+    ):
+        done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True)
+        told = (done.stdout + done.stderr).decode()
+        assert said in told and not re.search(r"\| +torch$", told, re.M), words
 
 
 def test_a_shipped_network_that_is_damaged_is_refused(tmp_path):

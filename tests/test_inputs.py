@@ -91,7 +91,7 @@ LEFT_OUT = {
         running.jobs.sample_job running.jobs.pack running.jobs.check
         running.jobs.contents running.commands.launch""",
     "command lines, whose errors are their output (tests/test_jobs.py)": """
-        running.checkpoints.main running.commands.main running.commands.parse
+        running.commands.main running.commands.checkpoints_main running.commands.parse
         survey.serving.main
         survey.serving.serve""",
     "parts of `Attack`, which has checked": "attack.going_on attack.moved_by",
