@@ -412,9 +412,7 @@ def _task(loss: Callable, data: Data, timesteps: int, folder: str | Path) -> dic
     words = _in_words(loss)
     _check_writable(folder)
     about = f"{type(data).__name__} of {len(data)}"
-    return dict(
-        loss=words, data=about, timesteps=timesteps, contents=identity(data)
-    )
+    return dict(loss=words, data=about, timesteps=timesteps, contents=identity(data))
 
 # %% ../nbs/06_training.ipynb #8942482a
 @checked

@@ -22,7 +22,7 @@ def chosen(path, **wanted) -> list[dict]:
 def test_results_of_other_settings_are_refused(name, parameter, was, value):
     with pytest.raises(ValueError) as error:
         execute(f"explanations/{name}.ipynb", **{parameter: value})
-    assert f"other settings ({parameter} was {was}, is {value})" in str(error.value)
+    assert f"other settings ({parameter} was {was}, is {value}" in str(error.value)
 
 
 def test_early_stopping(tmp_path):

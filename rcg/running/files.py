@@ -242,10 +242,11 @@ def read_table(
 def markdown_table(
     rows: Rows,  # with the same keys, which are the heading
 ) -> str:
-    "Rows as a table in Markdown; numbers as they are, so round them before."
+    "Rows as a table in Markdown; bars in code, and numbers, as they are: round before."
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *([row[n] for n in names] for row in rows)]
-    cell = lambda value: " ".join(str(value).replace("|", "\\|").splitlines())
+    escaped = lambda text: re.sub(r"(`[^`]*`)|\|", lambda m: m[1] or r"\|", text)
+    cell = lambda value: " ".join(escaped(str(value)).splitlines())
     return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
 
 # %% ../../nbs/running/01_files.ipynb #ea76090a

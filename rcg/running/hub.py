@@ -22,7 +22,6 @@ from rcg.running.files import (
     read_table,
     save_json,
 )
-from .models import told
 from .settings import Count, checked
 
 # %% ../../nbs/running/10_hub.ipynb #2dcb1780
@@ -96,7 +95,7 @@ def names_by_label(
 def _description(network, records: str) -> tuple[dict, str]:
     "What `config.json` and the model card say of a network."
     kind, settings, said = type(network).__name__, asdict(network.config), UNNAMED
-    if given := told(network, "class_names"):
+    if given := getattr(network, "class_names", None):
         names = names_by_label(dict(enumerate(given)), network.classes)
         settings["id2label"] = dict(enumerate(names))
         said = f"Its classes, from 0 on: {', '.join(names)}."

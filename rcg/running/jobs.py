@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MOST', 'ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training_run', 'check_images', 'check',
-           'this_process', 'allow_tf32', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task', 'SamplingPlan',
-           'sampling_plan', 'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of', 'draw',
-           'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
+           'this_process', 'allow_tf32', 'warn_of_bf16', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task',
+           'SamplingPlan', 'sampling_plan', 'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of',
+           'draw', 'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
 # %% ../../nbs/running/07_jobs.ipynb #9da88000
 import gc
@@ -15,11 +15,12 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -115,33 +116,23 @@ def _listed(scan: Path) -> _Scan:
 
 @dataclass(frozen=True)
 class ImageSource:
-    "Labelled images of a job: where they are, and what the network takes."
+    "Labelled images of a job, and the list of those that cannot be read."
 
-    name: str  # a known name, a folder of class/…image, or an .npz file
-    train: bool  # to train on, augmented; otherwise held out
-    network: UNetConfig | ClassifierConfig
+    name: str  # for messages
+    opened: Callable[..., Dataset]  # with files to `skip`; raises as `open_images`
     scan: Path  # file that lists unreadable images
     skip_bad: bool = False  # leave out the images on that list
-    mirror: bool | None = None  # half of the images to train on; None as their kind
-    draft: bool = False  # decode large JPEGs at a reduced scale
-
-    def opened(self, skip=()) -> Dataset:
-        "The images without some files; raises as `open_images`."
-        net, empty = self.network, self.skip_bad or not self.train
-        shape = (net.image_size, self.train, net.classes, net.channels)
-        read = (self.draft, self.mirror)
-        return open_images(self.name, *shape, skip, empty, *read)
 
     def open(self) -> Dataset:
         "The images. Raises `FileNotFoundError` if bad ones are to be skipped unseen."
-        if not self.skip_bad or not run_path(self.name).is_dir():
+        if not self.skip_bad:
             return self.opened()
         if not self.scan.exists():
             raise FileNotFoundError(
                 f"there is no {self.scan}: to skip images, `check` the job first, "
                 "which lists them"
             )
-        return self.opened(_listed(self.scan)["unreadable"])
+        return self.opened(skip=_listed(self.scan)["unreadable"])
 
 # %% ../../nbs/running/07_jobs.ipynb #ba7e8094
 @dataclass(frozen=True)
@@ -149,8 +140,10 @@ class TrainingPlan:
     "A training job with everything looked up."
 
     job: TrainingJob
+    kind: str  # of the network, for messages
     folder: Path  # where everything goes
     network: UNetConfig | ClassifierConfig
+    make: Callable[[], nn.Module]  # the network, with random weights
     diffusion: Diffusion
     attack: Attack  # to train a robust classifier with, and to validate any
     loss: DenoiserLoss | ClassifierLoss
@@ -161,10 +154,12 @@ class TrainingPlan:
     def build(self) -> nn.Module:
         "The network, with initial weights that depend on the seed alone."
         torch.manual_seed(self.training.seed)
-        if self.job.architecture:
-            return custom_classifier(self.job.architecture, self.network)
-        denoiser = isinstance(self.network, UNetConfig)
-        return (UNet if denoiser else Classifier)(self.network)
+        return self.make()
+
+    @property
+    def trained_against(self) -> Attack | None:
+        "What the network learns to withstand; None for all but robust classifiers."
+        return getattr(self.loss, "attack", None)
 
 # %% ../../nbs/running/07_jobs.ipynb #a43cd353
 def _given(**values) -> dict:
@@ -186,9 +181,24 @@ def _training(job: TrainingJob, base: TrainingConfig) -> TrainingConfig:
     changes = _given(**{name: getattr(job, name) for name in names})
     ours = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
     share = max(1, len(ours) // job.processes)
-    return replace(base, **changes | {"workers": min(job.workers, share)})
+    training = replace(base, **changes | {"workers": min(job.workers, share)})
+    if training.batch_size % job.processes:
+        raise ValueError(
+            f"a batch of {training.batch_size} does not split evenly over "
+            f"{job.processes} processes"
+        )
+    return training
 
 # %% ../../nbs/running/07_jobs.ipynb #51903ba0
+def _source(job, p: Preset, network, name: str, train: bool, scan) -> ImageSource:
+    "Images by their name, to be opened as the job says."
+    skip = job.bad_images == "skip" and run_path(name).is_dir()
+    shape = (network.image_size, train, network.classes, network.channels)
+    mirror = p.mirror if job.mirror is None else job.mirror
+    how = dict(allow_empty=skip or not train, draft=job.draft, mirror=mirror)
+    return ImageSource(name, partial(open_images, name, *shape, **how), scan, skip)
+
+
 def _validation(job: TrainingJob, p: Preset) -> str:
     "The held-out images; a denoiser is not validated."
     if job.network == "denoiser":
@@ -199,41 +209,29 @@ def _validation(job: TrainingJob, p: Preset) -> str:
 # %% ../../nbs/running/07_jobs.ipynb #03ab885c
 def training_plan(job: TrainingJob) -> TrainingPlan:
     "Look up everything that a job needs. Raises `ValueError` for what does not fit."
-    p = preset(job.preset)
-    denoiser = job.network == "denoiser"
+    p, denoiser = preset(job.preset), job.network == "denoiser"
     if denoiser and job.architecture:
         raise ValueError("architecture is of a classifier: leave it out for a denoiser")
-    network = replace(
-        p.unet if denoiser else p.classifier,
-        **_given(classes=job.classes, width=job.width),
-    )
     folder = run_path(job.run_dir or f"runs/{job.preset}-{job.network}")
     diffusion, attack = Diffusion(p.diffusion), _attack(job, p.attack)
     loss = ClassifierLoss(diffusion, attack if job.network == "robust" else None)
-    training = _training(
-        job, p.denoiser_training if denoiser else p.classifier_training
-    )
-    if training.batch_size % job.processes:
-        raise ValueError(
-            f"a batch of {training.batch_size} does not split evenly over "
-            f"{job.processes} processes"
-        )
-    how = dict(skip_bad=job.bad_images == "skip", draft=job.draft)
-    how |= {"mirror": p.mirror if job.mirror is None else job.mirror}
-    source = lambda name, train, scan: ImageSource(
-        name, train, network, folder / scan, **how
-    )
-    held_out = _validation(job, p)
+    base, make = (p.unet, UNet) if denoiser else (p.classifier, Classifier)
+    if job.architecture:
+        make = partial(custom_classifier, job.architecture)
+    network = replace(base, **_given(classes=job.classes, width=job.width))
+    source, held_out = partial(_source, job, p, network), _validation(job, p)
     plan = TrainingPlan(
         job,
+        job.network,
         folder,
         network,
+        partial(make, network),
         diffusion,
         attack,
         DenoiserLoss(diffusion) if denoiser else loss,
-        training,
-        source(job.data or p.data, True, "images.json"),
-        source(held_out, False, "validation-images.json") if held_out else None,
+        _training(job, p.denoiser_training if denoiser else p.classifier_training),
+        source(job.data or p.data, True, folder / "images.json"),
+        held_out and source(held_out, False, folder / "validation-images.json") or None,
     )
     with torch.device("meta"):  # a shape that cannot be built is found out now
         plan.build()
@@ -256,10 +254,10 @@ def training_run(plan: TrainingPlan, data: Dataset) -> Run:
     "The plan's directory. Raises `ValueError` if it holds another run."
     return Run(
         plan.folder,
-        kind=f"the training of a {plan.job.network} network",
+        kind=f"the training of a {plan.kind} network",
         network=plan.network,
         diffusion=plan.diffusion.config,
-        attack=plan.attack if plan.job.network == "robust" else None,
+        attack=plan.trained_against,
         classes=list(data.classes),
         data=contents(data),
         **_given(
@@ -360,7 +358,7 @@ def _check_size(plan: TrainingPlan) -> list[str]:
     with torch.device("meta"):
         model = plan.build()
     size = 4 * sum(p.numel() for p in model.parameters())
-    name = f"{plan.job.network} {type(model).__name__}"
+    name = f"{plan.kind} {type(model).__name__}"
     # Weights, gradients, two moments of AdamW, perhaps a moving average.
     memory = size * (4 + bool(plan.training.ema_decay))
     # A checkpoint is replaced only when its successor is complete.
@@ -398,8 +396,8 @@ def check(job: TrainingJob) -> list[str]:  # what there is to say, line by line
     lines, data = _check_data(plan)
     _check_folder(plan, data)
     lines += _check_size(plan)
-    a = plan.attack
-    if job.network == "robust" and a.step_size and a.steps * a.step_size < a.threat.eps:
+    a = plan.trained_against
+    if a and a.step_size and a.steps * a.step_size < a.threat.eps:
         lines.append(
             f"WARNING: {a.steps} steps of {a.step_size} cannot reach the budget "
             f"ε = {a.threat.eps}"
@@ -439,7 +437,7 @@ def _peak_memory(device: torch.device) -> int:
 def _trial(plan: TrainingPlan, data: Dataset) -> list[str]:
     "What a few real training steps say about the rest."
     device, job, losses = PartialState().device, plan.job, [plan.loss]
-    if job.network == "robust":
+    if plan.trained_against:
         losses += [replace(plan.loss, attack=replace(plan.attack, early_stop=False))]
     seconds = [_seconds_per_step(plan, loss, data) for loss in losses]
     checkpoint = plan.folder / "checkpoint.safetensors"
@@ -470,10 +468,24 @@ def allow_tf32(allowed: bool):
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     torch.backends.cudnn.allow_tf32 = allowed
 
+# %% ../../nbs/running/07_jobs.ipynb #ecf3c72a
+@cache
+def warn_of_bf16(device: torch.device):
+    "Warn, once, if bfloat16 is slow there: on a CPU without arithmetic of its own."
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    if device.type == "cpu" and not known():
+        warnings.warn(
+            "this CPU has no bfloat16 arithmetic, which makes bfloat16 many times "
+            "slower than float32: choose float32, or a GPU",
+            stacklevel=2,
+        )
+
 # %% ../../nbs/running/07_jobs.ipynb #80d3d607
 def _on_device(plan: TrainingPlan, device) -> nn.Module:
     "The network, ready to be trained."
     allow_tf32(plan.job.tf32)
+    if plan.training.bf16:
+        warn_of_bf16(torch.device(device))
     model = plan.build().to(device)
     if plan.job.compile:
         model.compile()
@@ -483,8 +495,8 @@ def _on_device(plan: TrainingPlan, device) -> nn.Module:
 class Validation:
     "Measures a classifier on held-out images now and then, and keeps the table."
 
-    def __init__(self, plan: TrainingPlan, where: PartialState):
-        data, self.plan, self.where = plan.held_out.open(), plan, where
+    def __init__(self, plan: TrainingPlan, data: Dataset, where: PartialState):
+        self.plan, self.where = plan, where
         order = np.random.default_rng(0).permutation(len(data))
         chosen = [data[int(i)] for i in order[: plan.job.validation_images]]
         images, labels = default_collate(chosen)
@@ -592,9 +604,10 @@ def train_job(job: TrainingJob) -> TrainingState:
         steps = train(model, plan.loss, data, timesteps, plan.training, plan.folder)
         steps = _stoppable(steps, where)
         if plan.held_out:
-            _same_classes(data.classes, plan.held_out.open().classes)
-            steps = _validated(steps, Validation(plan, where))
-        state = fit(steps, job.network)
+            held_out = plan.held_out.open()
+            _same_classes(data.classes, held_out.classes)
+            steps = _validated(steps, Validation(plan, held_out, where))
+        state = fit(steps, plan.kind)
         if not (plan.folder / "model.safetensors").exists():  # finished, then lost
             state.saved = 0
             save_state(state, plan.folder)
