@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .diffusion import check_inputs
 from .running.hub import OnHub
+from .running.models import labels_given
 from .running.settings import Count, Share, checked, described, settings
 from .running.tensors import tensors_checksum
 
@@ -346,11 +347,7 @@ class UNet(Encoder):
         labels: Tensor | None = None,  # (N,) int64; None means the null label
     ) -> Tensor:  # (N, C, H, W), or (N, 2C, H, W) with v; the dtype of x_t
         "The prediction. Raises as `check` does, and `ValueError` for missing labels."
-        if labels is None and self.null_label is not None:
-            labels = torch.full_like(t, self.null_label)
-        if (labels is None) == bool(self.classes):
-            needs = "needs labels" if self.classes else "takes no labels"
-            raise ValueError(f"this model {needs}: its classes are {self.classes}")
+        labels = labels_given(self, t, labels)
         self.check(x_t, t, labels, self.classes and self.label_emb.num_embeddings)
         emb = self.embed(t)
         if labels is not None:

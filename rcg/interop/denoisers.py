@@ -25,6 +25,7 @@ from .networks import ADMUNet2DModel
 from ..running.checkpoints import Device, check_weights
 from ..running.files import load_json
 from ..running.hub import fetched, names_by_label
+from ..running.models import labels_given
 from ..running.settings import Natural, checked, settings
 
 # %% ../../nbs/interop/01_denoisers.ipynb #f407a0e6
@@ -171,8 +172,7 @@ class DiffusersDenoiser(nn.Module):
         labels: Tensor | None = None,  # (N,) int64; None means the null label
     ) -> Tensor:  # (N, C, H, W), or (N, 2C, H, W) with v; the dtype of x_t
         "The noise, and v if the model predicts its variance. Raises as `check` does."
-        if labels is None and self.null_label is not None:
-            labels = torch.full_like(t, self.null_label)
+        labels = labels_given(self, t, labels)
         self.check(x_t, t, labels)
         output = self.unet(x_t.to(self.unet.dtype), t, labels).sample.to(x_t.dtype)
         prediction, *v = output.split(x_t.shape[1], dim=1)
@@ -181,9 +181,6 @@ class DiffusersDenoiser(nn.Module):
 
     def check(self, x_t: Tensor, t: Tensor, labels: Tensor | None):
         "Raise as `check_inputs` does, and `ValueError` for other shapes and labels."
-        if (labels is None) == bool(self.classes):
-            needs = "needs labels" if self.classes else "takes no labels"
-            raise ValueError(f"this model {needs}: its classes are {self.classes}")
         check_inputs(x_t, t, labels, self.diffusion.config.steps, self.classes)
         _check_images(x_t, self.unet.config)
 

@@ -113,9 +113,10 @@ class SamplingJob:
     labels: list[Natural] | None = None  # classes to draw, in turn; by default all
     images: Count | None = None  # how many
     first_seed: Natural = 0  # image i has the seed first_seed + i
-    batch_size: Annotated[Count, NO_EFFECT] = 32  # images at a time in every process
+    batch_size: Annotated[Count | None, NO_EFFECT] = None  # at a time; None: what pays
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the weights
     tf32: bool = True  # let GPUs shorten float32 products
+    channels_last: bool = False  # another order in memory, faster on some GPUs
     compile: bool = False  # torch.compile
     processes: Annotated[Count, NO_EFFECT] = 1  # on this machine, one per GPU
 

@@ -547,11 +547,12 @@ def labeled_array(
 NAMED = ("digits", "mnist", "cifar10")
 
 
-def _named(name: str, train: bool) -> LabeledImages:
-    "One of the data sets that have a name."
-    if name == "cifar10":
+def _named(source: str | Path, train: bool) -> LabeledImages | None:
+    "The data set of that name, if it is one."
+    if source == "cifar10":
         return cifar10(run_path("downloads"), train)
-    return {"digits": digits, "mnist": mnist}[name]("train" if train else "test")
+    read = {"digits": digits, "mnist": mnist}.get(source)
+    return read and read("train" if train else "test")
 
 # %% ../../nbs/running/02_images.ipynb #94fa30ac
 @checked
@@ -571,24 +572,24 @@ def open_images(
     Raises `FileNotFoundError` if there are none, `OSError` for damaged files, and
     `ValueError` if they are not of the size, channels or classes expected.
     """
-    path = run_path(source)
+    path, data = run_path(source), _named(source, train)
     mirror = source not in ("digits", "mnist") if mirror is None else mirror
-    if source not in NAMED and path.is_dir():
+    if data is None and path.is_dir():
         if size is None:
             raise ValueError(f"{source} is a folder: pass the `size` to cut images to")
         found = (classes, skip, allow_empty, channels or 3, draft, mirror)
         return ImageFolder(path, size, train, *found)
-    if source not in NAMED and not path.is_file():
+    if data is None and not path.is_file():
         raise FileNotFoundError(
             f"there is no {path}: pass a folder with a subfolder per class, an .npz "
             f"file of images, or a name: {', '.join(NAMED)}"
         )
-    if source not in NAMED and path.suffix != ".npz":
+    if data is None and path.suffix != ".npz":
         raise ValueError(
             f"{source} is one file: pass a folder with a subfolder per class, or an "
             ".npz file of images"
         )
-    data = _named(source, train) if source in NAMED else labeled_array(path)
+    data = labeled_array(path) if data is None else data
     check_classes(source, len(data.classes), classes)
     shape = tuple(data.images.shape[1:])
     wanted = (channels or shape[0], size or shape[1], size or shape[2])
@@ -649,12 +650,16 @@ class Pictures(Dataset):
 def load_images(
     path: Place,  # a folder of pictures, an .npz file, or a name of `NAMED`
     size: Side | None = None,  # cut pictures to squares of this side
+    train: bool = False,  # of a named set those to train on, not those to test with
 ) -> ImageSet:  # images in colour; grey ones have three equal channels
-    "A set of images. Raises `OSError` or `ValueError` that says what is wrong with it."
-    if path in NAMED:
-        data = _named(path, train=False)
+    """A set of images, without any change at random.
+
+    Relative paths are looked for here and in the repository. Raises `OSError` or
+    `ValueError` that says what is wrong with it.
+    """
+    if (data := _named(path, train)) is not None:
         return ImageSet(to_uint8(data.all()).expand(-1, 3, -1, -1), data.labels)
-    path = Path(path)
+    path = Path(path) if Path(path).exists() else run_path(path)
     if path.is_file():
         images, labels, _ = image_arrays(load_arrays(path), path)
         return ImageSet(images.expand(-1, 3, -1, -1), labels)

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MOST', 'ImageSource', 'TrainingPlan', 'training_plan', 'contents', 'training_run', 'check_images', 'check',
-           'this_process', 'allow_tf32', 'warn_of_bf16', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task',
-           'SamplingPlan', 'sampling_plan', 'find_file', 'reference_images', 'Networks', 'load_networks', 'guidance_of',
-           'draw', 'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
+           'this_process', 'allow_tf32', 'Validation', 'Stopped', 'stop_signals', 'train_job', 'Task', 'Part',
+           'SamplingPlan', 'sampling_plan', 'find_file', 'reference_images', 'Networks', 'load_networks', 'draw',
+           'sampling_run', 'sample_job', 'pack', 'SamplingJob', 'TrainingJob', 'launch']
 
 # %% ../../nbs/running/07_jobs.ipynb #9da88000
 import gc
+import math
 import os
 import shutil
 import signal
@@ -57,8 +58,7 @@ from ..metrics import ImageSet, accuracy
 from rcg.running.checkpoints import (
     SHIPPED,
     class_names,
-    load_classifier,
-    load_unet,
+    load_network,
     shipped,
 )
 from .classifiers import custom_classifier, load_custom_classifier
@@ -77,6 +77,7 @@ from rcg.running.images import (
     NAMED,
     ImageFolder,
     Pictures,
+    load_images,
     open_images,
     save_images,
     unreadable,
@@ -190,12 +191,13 @@ def _training(job: TrainingJob, base: TrainingConfig) -> TrainingConfig:
     return training
 
 # %% ../../nbs/running/07_jobs.ipynb #51903ba0
-def _source(job, p: Preset, network, name: str, train: bool, scan) -> ImageSource:
+def _source(job, p: Preset, network, folder: Path, name: str, train: bool):
     "Images by their name, to be opened as the job says."
     skip = job.bad_images == "skip" and run_path(name).is_dir()
     shape = (network.image_size, train, network.classes, network.channels)
     mirror = p.mirror if job.mirror is None else job.mirror
     how = dict(allow_empty=skip or not train, draft=job.draft, mirror=mirror)
+    scan = folder / ("images.json" if train else "validation-images.json")
     return ImageSource(name, partial(open_images, name, *shape, **how), scan, skip)
 
 
@@ -219,7 +221,7 @@ def training_plan(job: TrainingJob) -> TrainingPlan:
     if job.architecture:
         make = partial(custom_classifier, job.architecture)
     network = replace(base, **_given(classes=job.classes, width=job.width))
-    source, held_out = partial(_source, job, p, network), _validation(job, p)
+    source, held_out = partial(_source, job, p, network, folder), _validation(job, p)
     plan = TrainingPlan(
         job,
         job.network,
@@ -230,8 +232,8 @@ def training_plan(job: TrainingJob) -> TrainingPlan:
         attack,
         DenoiserLoss(diffusion) if denoiser else loss,
         _training(job, p.denoiser_training if denoiser else p.classifier_training),
-        source(job.data or p.data, True, folder / "images.json"),
-        held_out and source(held_out, False, folder / "validation-images.json") or None,
+        source(job.data or p.data, train=True),
+        source(held_out, train=False) if held_out else None,
     )
     with torch.device("meta"):  # a shape that cannot be built is found out now
         plan.build()
@@ -470,7 +472,7 @@ def allow_tf32(allowed: bool):
 
 # %% ../../nbs/running/07_jobs.ipynb #ecf3c72a
 @cache
-def warn_of_bf16(device: torch.device):
+def _warn_of_bf16(device: torch.device):
     "Warn, once, if bfloat16 is slow there: on a CPU without arithmetic of its own."
     known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
     if device.type == "cpu" and not known():
@@ -485,7 +487,7 @@ def _on_device(plan: TrainingPlan, device) -> nn.Module:
     "The network, ready to be trained."
     allow_tf32(plan.job.tf32)
     if plan.training.bf16:
-        warn_of_bf16(torch.device(device))
+        _warn_of_bf16(torch.device(device))
     model = plan.build().to(device)
     if plan.job.compile:
         model.compile()
@@ -632,6 +634,14 @@ class Task(NamedTuple):
             return False
 
 # %% ../../nbs/running/07_jobs.ipynb #f5d4fece
+class Part(NamedTuple):
+    "A network of a sampling job, to be loaded, and what it is for."
+
+    name: str  # its file, or a known name; empty for a term without a network
+    load: Callable[..., nn.Module]  # of a file and a `device`, in evaluation mode
+    guide: Callable[..., Guidance] | None = None  # its term, from it or from None
+
+
 @dataclass(frozen=True)
 class SamplingPlan:
     "A sampling job with everything looked up."
@@ -642,6 +652,7 @@ class SamplingPlan:
     solver: Solver
     names: list[str] | None  # of the classes, if the denoiser's training knows them
     tasks: list[Task]
+    parts: dict[str, Part]  # "denoiser", and perhaps "classifier", "term 0", …
 
     def missing(self) -> list[Task]:
         "What is still to be drawn."
@@ -672,6 +683,48 @@ def _tasks(job: SamplingJob, solver, count: int, classes: int, names) -> list[Ta
         tasks.append(Task(seed, label, file, said))
     return tasks
 
+# %% ../../nbs/running/07_jobs.ipynb #3174256a
+_TERMS = {  # of weight and network
+    "classifier": lambda s, network: s * classifier_guidance(network),
+    "classifier_free": lambda w, _: classifier_free(w),
+    "autoguidance": lambda w, worse: autoguidance(worse, w),
+    "discriminator": lambda s, network: s * discriminator_guidance(network),
+}
+
+
+def _guide(kind: str, weight: float, low: int, high: int | None) -> Callable:
+    "A function from a network to its term, at timesteps low <= t < high."
+    make = _TERMS[kind]
+    return lambda network: make(weight, network).within(low, high)
+
+# %% ../../nbs/running/07_jobs.ipynb #74328897
+def _parts(job: SamplingJob, p: Preset) -> dict[str, Part]:
+    "The networks that a job draws with, and what each of them is for."
+    dtype = getattr(torch, job.dtype)
+
+    def part(name, kind, width, guide=None, classes=job.classes) -> Part:
+        changes = _given(classes=classes, width=width)
+        config = replace(p.unet if kind is UNet else p.classifier, **changes)
+        return Part(name, partial(load_network, kind, config, dtype=dtype), guide)
+
+    parts = {"denoiser": part(job.denoiser, UNet, job.denoiser_width)}
+    if job.classifier:
+        guide = _guide("classifier", job.scale, job.guide_from, job.guide_to)
+        made = part(job.classifier, Classifier, job.classifier_width, guide)
+        if job.architecture:
+            own = dict(preset_name=job.preset, architecture=job.architecture)
+            own |= _given(classes=job.classes, width=job.classifier_width)
+            made = made._replace(
+                load=partial(load_custom_classifier, dtype=dtype, **own)
+            )
+        parts["classifier"] = made
+    for k, term in enumerate(job.terms):
+        two = term.kind == "discriminator"
+        kind, classes = (Classifier, 2) if two else (UNet, job.classes)
+        guide = _guide(term.kind, term.weight, term.low, term.high)
+        parts[f"term {k}"] = part(term.network, kind, term.width, guide, classes)
+    return parts
+
 # %% ../../nbs/running/07_jobs.ipynb #38b1dbdd
 MOST = 10_000_000  # images of one job
 
@@ -693,8 +746,9 @@ def sampling_plan(job: SamplingJob) -> SamplingPlan:
         raise ValueError(
             f"images is {count}: draw {MOST} at most, and go on from there"
         )
-    tasks = _tasks(job, solver, count, classes, names)
-    return SamplingPlan(job, run_path(job.run_dir), diffusion, solver, names, tasks)
+    tasks, folder = _tasks(job, solver, count, classes, names), run_path(job.run_dir)
+    parts = _parts(job, p)
+    return SamplingPlan(job, folder, diffusion, solver, names, tasks, parts)
 
 # %% ../../nbs/running/07_jobs.ipynb #c638e8bf
 @checked
@@ -719,66 +773,35 @@ def reference_images(name: str) -> Path | Tensor:
 
     Held-out images (N, 3, H, W) uint8 of a named data set, or the file or folder.
     """
-    if name not in NAMED:
-        return find_file(name)
-    images = open_images(name, train=False).all()
-    return to_uint8(images).expand(-1, 3, -1, -1)
+    return load_images(name).images if name in NAMED else find_file(name)
 
 # %% ../../nbs/running/07_jobs.ipynb #d07b375b
 class Networks(NamedTuple):
-    "The networks of a sampling job, in evaluation mode."
+    "What a sampling job draws with."
 
-    unet: UNet
-    classifier: Classifier | None  # None draws without it
-    others: list[UNet | Classifier | None]  # of the job's further terms
+    unet: UNet  # in evaluation mode
+    guidance: Guidance
     hashes: dict[str, str]  # of the files
 
 # %% ../../nbs/running/07_jobs.ipynb #02057466
-def load_networks(job: SamplingJob, device) -> Networks:
+def load_networks(plan: SamplingPlan, device) -> Networks:
     "Raises `ValueError` if weights are not the preset's, `OSError` for bad files."
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[job.dtype]
-    names = {"denoiser": job.denoiser, "classifier": job.classifier}
-    names |= {f"term {k}": term.network for k, term in enumerate(job.terms)}
-    files = {part: find_file(name) for part, name in names.items() if name}
-
-    def load(part: str, kind: Callable, width, classes=job.classes):
-        if part not in files:
-            return None
-        shape = _given(classes=classes, width=width)
-        network = kind(files[part], job.preset, device, dtype, **shape)
+    job, parts = plan.job, plan.parts
+    files = {name: find_file(part.name) for name, part in parts.items() if part.name}
+    allow_tf32(job.tf32)
+    networks = {
+        name: parts[name].load(file, device=device) for name, file in files.items()
+    }
+    for network in networks.values():
+        if job.channels_last:
+            network.to(memory_format=torch.channels_last)
         if job.compile:
             network.compile()
-        return network
-
-    allow_tf32(job.tf32)
-    unet = load("denoiser", load_unet, job.denoiser_width)
-    own = partial(load_custom_classifier, architecture=job.architecture)
-    kind = own if job.architecture else load_classifier
-    classifier = load("classifier", kind, job.classifier_width)
-    others = [
-        load(f"term {k}", load_classifier, term.width, classes=2)
-        if term.kind == "discriminator"
-        else load(f"term {k}", load_unet, term.width)
-        for k, term in enumerate(job.terms)
-    ]
-    hashes = {part: sha256(file)[:16] for part, file in files.items()}
-    return Networks(unet, classifier, others, hashes)
-
-# %% ../../nbs/running/07_jobs.ipynb #946182d0
-def guidance_of(job: SamplingJob, networks: Networks) -> Guidance:
-    "The sum of the terms that a job asks for."
-    guidance = Guidance()
-    if networks.classifier is not None:
-        term = job.scale * classifier_guidance(networks.classifier)
-        guidance += term.within(job.guide_from, job.guide_to)
-    for term, network in zip(job.terms, networks.others):
-        made = {
-            "classifier_free": lambda w, _: classifier_free(w),
-            "autoguidance": lambda w, worse: autoguidance(worse, w),
-            "discriminator": lambda w, net: w * discriminator_guidance(net),
-        }[term.kind](term.weight, network)
-        guidance += made.within(term.low, term.high)
-    return guidance
+    terms = (
+        part.guide(networks.get(name)) for name, part in parts.items() if part.guide
+    )
+    hashes = {name: sha256(file)[:16] for name, file in files.items()}
+    return Networks(networks["denoiser"], sum(terms, Guidance()), hashes)
 
 # %% ../../nbs/running/07_jobs.ipynb #90a1c152
 def draw(
@@ -786,8 +809,7 @@ def draw(
 ) -> Tensor:
     "The images (N, C, H, W) of some tasks; their evaluations are added to the cost."
     labels = torch.tensor([task.label for task in tasks], device=device)
-    guidance = guidance_of(plan.job, networks)
-    how = dict(sampler=plan.solver, guidance=guidance, cost=cost)
+    how = dict(sampler=plan.solver, guidance=networks.guidance, cost=cost)
     seeds = [task.seed for task in tasks]
     return sample(networks.unet, plan.diffusion, labels, seeds=seeds, **how)
 
@@ -798,13 +820,35 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
         plan.folder,
         kind="samples",
         weights=networks.hashes,
-        guidance=guidance_of(plan.job, networks),
+        guidance=networks.guidance,
         solver=plan.solver,
         labels=plan.job.labels,
         dtype=plan.job.dtype,
         first_seed=plan.job.first_seed,
         classes=plan.names,
     )
+
+# %% ../../nbs/running/07_jobs.ipynb #c479338d
+_AT_ONCE = {"cpu": 16 * 32**2, "cuda": 256 * 128**2}  # pixels; more gain nothing
+
+
+def _drawn(
+    plan: SamplingPlan, networks: Networks, tasks: list[Task], device, cost: Cost
+) -> Iterator[tuple[list[Task], Tensor]]:
+    "Batches of tasks with their images (N, C, H, W), smaller ones if memory runs out."
+    pixels = math.prod(networks.unet.shape[1:])
+    size = plan.job.batch_size or max(1, _AT_ONCE.get(device.type, 2**14) // pixels)
+    while tasks:
+        now, size = tasks[:size], min(size, len(tasks))
+        try:
+            images = draw(plan, networks, now, device, cost)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            continue
+        yield now, images
+        tasks = tasks[size:]
 
 # %% ../../nbs/running/07_jobs.ipynb #6793f59a
 def _save_png(picture: Tensor, task: Task, job: SamplingJob):  # (C, H, W) uint8
@@ -821,9 +865,11 @@ def _save_png(picture: Tensor, task: Task, job: SamplingJob):  # (C, H, W) uint8
 def sample_job(job: SamplingJob) -> list[Path]:
     "Draw the images that are not there yet, and return the files of all."
     plan, where = job.resolve(), this_process()
+    if job.dtype == "bfloat16":
+        _warn_of_bf16(where.device)
     with owned(plan.folder) if where.is_main_process else nullcontext():
         with where.main_process_first():  # it may have to download the networks
-            networks = load_networks(job, where.device)
+            networks = load_networks(plan, where.device)
         if where.is_main_process:
             sampling_run(plan, networks)
         missing = plan.missing()
@@ -836,9 +882,7 @@ def sample_job(job: SamplingJob) -> list[Path]:
             disable=not where.is_main_process,
         )
         with bar:
-            for k in range(0, len(mine), job.batch_size):
-                tasks = mine[k : k + job.batch_size]
-                images = draw(plan, networks, tasks, where.device, cost)
+            for tasks, images in _drawn(plan, networks, mine, where.device, cost):
                 for picture, task in zip(to_uint8(images).cpu(), tasks):
                     _save_png(picture, task, job)
                 bar.update(len(tasks))
@@ -862,7 +906,7 @@ def pack(job: SamplingJob) -> Path:
             f"damaged, or of another job, like {missing[0].file}: run the job again"
         )
     regular_file(plan.folder / "settings.json")
-    sampling_run(plan, load_networks(job, "cpu"))
+    sampling_run(plan, load_networks(plan, "cpu"))
     bar = tqdm(plan.tasks, "packing", mininterval=3)
     pixels = [np.asarray(Image.open(task.file).convert("RGB")) for task in bar]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
