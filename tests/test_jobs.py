@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 from conftest import ROOT, execute, parameters
 from PIL import Image
 
+from rcg.running import checkpoints, jobs
 from rcg.running.commands import parse
 from rcg.running.files import load_json, read_table, write_table
 from rcg.running.images import center_crop, load_images
@@ -388,7 +390,8 @@ def test_benchmarks(tmp_path):
     small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2)
     small |= dict(small_batch=4, repeats=1, pictures=4, points=60, width=16)
     small |= dict(sampling_steps=2, modes=["float32"], tried=False)
-    small |= dict(results=str(tmp_path), compared="--help")
+    small |= dict(modules=["json"], commands=["jobs"], compared="--help")
+    small |= dict(results=str(tmp_path))
     small |= dict(before="HEAD" if (ROOT / ".git").exists() else "")
     file = tmp_path / f"cpu-{torch.get_num_threads()}-threads-training.csv"
     columns = ["mode", "batch", "images_per_second", "seconds_per_step"]
@@ -406,3 +409,75 @@ def test_benchmarks(tmp_path):
 def test_more_images_than_can_be_listed_are_refused(tmp_path):
     with pytest.raises(ValueError, match="images is 100000000: draw 10000000 at most"):
         sampling(tmp_path, images=10**8).resolve()
+
+
+def test_nothing_is_looked_up_after_a_job_is_resolved(tmp_path, monkeypatch):
+    worse = dict(kind="autoguidance", weight=2.0, network="digits-denoiser")
+    sampled = sampling(tmp_path / "drawn", terms=[worse]).resolve()
+    trained = training(tmp_path / "run").resolve()
+    for module in (jobs, checkpoints):
+        monkeypatch.setattr(module, "preset", None)
+    found = jobs.load_networks(sampled, "cpu")
+    terms = ["classifier_guidance(digits-robust)", "autoguidance(digits-denoiser)"]
+    assert [repr(part.term) for part in found.guidance.parts] == terms
+    assert type(trained.build()).__name__ == "Classifier"
+    assert len(trained.train.open()) > len(trained.held_out.open()) > 0
+
+
+def test_held_out_images_are_opened_once(tmp_path, monkeypatch):
+    opened, open_images = [], jobs.open_images
+    said = lambda name, *how, **more: (
+        opened.append(name) or open_images(name, *how, **more)
+    )
+    monkeypatch.setattr(jobs, "open_images", said)
+    train_job(training(tmp_path / "run", steps=1, batch_size=2, network="vanilla"))
+    assert opened == ["digits", "digits"]  # one part each
+
+
+@pytest.mark.parametrize(
+    "given, sizes", [(None, [4, 2, 2, 2, 2, 2]), (7, [7, 3, 3, 3, 1])]
+)
+def test_batches_are_as_large_as_memory_allows(tmp_path, monkeypatch, given, sizes):
+    job, draw, seen = sampling(tmp_path / "a", images=10, steps=2), jobs.draw, []
+    whole = [np.array(Image.open(file)) for file in sample_job(job)]
+
+    def limited(plan, networks, tasks, *more):
+        seen.append(len(tasks))
+        if len(tasks) > 3:
+            raise torch.OutOfMemoryError
+        return draw(plan, networks, tasks, *more)
+
+    monkeypatch.setattr(jobs, "draw", limited)
+    monkeypatch.setitem(jobs._AT_ONCE, "cpu", 4 * 8 * 8)
+    files = sample_job(replace(job, run_dir=str(tmp_path / "b"), batch_size=given))
+    assert seen == sizes
+    for file, image in zip(files, whole, strict=True):
+        assert np.abs(np.array(Image.open(file)) - image.astype(int)).max() <= 1
+
+
+def test_another_order_in_memory_draws_the_same_images(tmp_path):
+    job = sampling(tmp_path / "a", images=4, steps=3)
+    other = replace(job, run_dir=str(tmp_path / "b"), channels_last=True)
+    weight = jobs.load_networks(other.resolve(), "cpu").unet.input_blocks[1][0]
+    weight = next(p for p in weight.parameters() if p.ndim == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    for one, two in zip(sample_job(job), sample_job(other), strict=True):
+        one, two = (np.array(Image.open(file)).astype(int) for file in (one, two))
+        assert np.abs(one - two).max() <= 1
+
+
+def test_slow_bfloat16_is_said_once(tmp_path, monkeypatch):
+    drawn = sampling(tmp_path / "a", images=1, steps=1, dtype="bfloat16")
+    small = dict(steps=1, batch_size=2, validation="", network="vanilla", bf16=True)
+    trained = training(tmp_path / "b", **small)
+    for work in (lambda: sample_job(drawn), lambda: train_job(trained)):
+        for supported, count in ((False, 1), (True, 0)):
+            known = lambda: supported
+            monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", known)
+            jobs._warn_of_bf16.cache_clear()
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                work()
+                work()
+            said = [w for w in said if "no bfloat16 arithmetic" in str(w.message)]
+            assert len(said) == count
