@@ -368,33 +368,13 @@ def _like(x: Tensor, value, part: Weighted) -> Tensor:
         raise ValueError(f"{part} gives {shown(value)}, {like}")
     return value.detach().to(x.dtype)
 
-# %% ../nbs/07_guidance.ipynb #4ef662d1
-class Guided:
-    """A denoiser with guidance, as `solve` wants it.
+# %% ../nbs/07_guidance.ipynb #f8c9dde7
+class _Terms:
+    "The terms of guidance along the way, and the values that are kept of them."
 
-    `labels` are (N,) int64; `noise` gives images (N, C, H, W), as `SeededNoise` does.
-    Raises `ValueError` for values that are not finite, which clipping would hide.
-    """
-
-    def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost, seeds):
+    def __init__(self, denoiser, labels, guidance, noise, cost, seeds):
         self.denoiser, self.labels, self.guidance = denoiser, labels, guidance
-        self.noise, self.clip, self.threshold = noise, clip, threshold
-        self.cost, self.seeds, self.kept = cost, seeds, {}
-
-    def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
-        "The prediction for x (N, C, H, W) at one timestep, with guidance."
-        t = torch.full_like(self.labels, step)
-        with self.cost.counting("denoiser", len(x)), torch.no_grad():
-            output = called("denoiser", self.denoiser, x_t=x, t=t, labels=self.labels)
-        p = process.p(output, x, t, self.clip)
-        cause = "by what the denoiser gives: check its weights and precision"
-        check_finite(output, step, cause, self.seeds)
-        score = self.score(process, noise_in(output, x), p, x, t, step)
-        x0 = guided_x0(process, p.x0, x, t, score) if score else p.x0
-        if self.threshold:
-            x0, score = self.threshold(x0), ()
-            p = p._replace(mean=process.posterior_mean(x0, x, t))
-        return Denoised(p, x0, score)
+        self.noise, self.cost, self.seeds, self.kept = noise, cost, seeds, {}
 
     def score(self, process, noise, p, x, t, step) -> tuple[tuple[float, Tensor], ...]:
         "The terms that act now, with their weights."
@@ -418,6 +398,33 @@ class Guided:
                 value = part.term(x, t, self.labels, seen)
             self.kept[k] = place, _like(x, value, part)
         return self.kept[k][1]
+
+# %% ../nbs/07_guidance.ipynb #4ef662d1
+class Guided(_Terms):
+    """A denoiser with guidance, as `solve` wants it.
+
+    `labels` are (N,) int64; `noise` gives images (N, C, H, W), as `SeededNoise` does.
+    Raises `ValueError` for values that are not finite, which clipping would hide.
+    """
+
+    def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost, seeds):
+        super().__init__(denoiser, labels, guidance, noise, cost, seeds)
+        self.clip, self.threshold = clip, threshold
+
+    def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
+        "The prediction for x (N, C, H, W) at one timestep, with guidance."
+        t = torch.full_like(self.labels, step)
+        with self.cost.counting("denoiser", len(x)), torch.no_grad():
+            output = called("denoiser", self.denoiser, x_t=x, t=t, labels=self.labels)
+        p = process.p(output, x, t, self.clip)
+        cause = "by what the denoiser gives: check its weights and precision"
+        check_finite(output, step, cause, self.seeds)
+        score = self.score(process, noise_in(output, x), p, x, t, step)
+        x0 = guided_x0(process, p.x0, x, t, score) if score else p.x0
+        if self.threshold:
+            x0, score = self.threshold(x0), ()
+            p = p._replace(mean=process.posterior_mean(x0, x, t))
+        return Denoised(p, x0, score)
 
 # %% ../nbs/07_guidance.ipynb #4bf244fc
 def _check(unet, diffusion, labels: Tensor, guidance: Guidance, init_noise):
@@ -455,6 +462,17 @@ def _combined(classifier, scale: float, guidance: Guidance | Term | None) -> Gui
         return others
     return scale * classifier_guidance(classifier) + others
 
+# %% ../nbs/07_guidance.ipynb #a9a91f48
+def _shape(unet, shape: tuple | None, init_noise: Tensor | None) -> tuple:
+    "Of the images to draw. Raises `ValueError` if it is not known, or there are two."
+    given = None if init_noise is None else tuple(init_noise.shape[1:])
+    if shape and given and shape != given:
+        raise ValueError(f"shape is {shape}, but init_noise has {given}: pass one")
+    shape = given or shape or told(unet, "shape")
+    if shape is None:
+        raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
+    return shape
+
 # %% ../nbs/07_guidance.ipynb #5b225c3c
 @checked
 def sample_steps(
@@ -485,13 +503,7 @@ def sample_steps(
     labels = _numbered(labels, unet, guidance)
     _check(unet, diffusion, labels, guidance, init_noise)
     seeds = seed_list(seeds, len(labels))
-    given = None if init_noise is None else tuple(init_noise.shape[1:])
-    if shape and given and shape != given:
-        raise ValueError(f"shape is {shape}, but init_noise has {given}: pass one")
-    shape = given or shape or told(unet, "shape")
-    if shape is None:
-        raise ValueError("this denoiser does not tell its images' shape: pass `shape`")
-    noise = SeededNoise(seeds, shape, labels.device)
+    noise = SeededNoise(seeds, _shape(unet, shape, init_noise), labels.device)
     x, cost = noise() if init_noise is None else init_noise, cost or Cost()
     x = x.float() if x.element_size() < 4 else x  # steps are too small for half of it
     cost.images += len(labels)

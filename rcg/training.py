@@ -67,6 +67,23 @@ from rcg.running.tensors import (
 
 _all_ = ["load_tensors", "load_weights", "save_tensors"]
 
+# %% ../nbs/06_training.ipynb #761b5a16
+def _null_label(model, given: int | None) -> int:
+    "The label for no class. Raises `ValueError` if there is none, or it is a class."
+    own, classes = (told(model, k) for k in ("null_label", "classes"))
+    null = own if given is None else given
+    if null is None:
+        raise ValueError(
+            "labels can only be dropped where one stands for no class: build the "
+            "denoiser with null_label=True, or pass null_label"
+        )
+    if null != own and classes and null < classes:
+        raise ValueError(
+            f"null_label is {null}, which is a class of the denoiser: build it "
+            "with null_label=True, which adds a label, and pass none"
+        )
+    return null
+
 # %% ../nbs/06_training.ipynb #b74287e9
 @settings
 class DenoiserLoss:
@@ -96,18 +113,7 @@ class DenoiserLoss:
         "The labels, of which some are replaced."
         if not self.drop_labels:
             return labels
-        own, classes = (told(model, k) for k in ("null_label", "classes"))
-        null = own if self.null_label is None else self.null_label
-        if null is None:
-            raise ValueError(
-                "labels can only be dropped where one stands for no class: build the "
-                "denoiser with null_label=True, or pass null_label"
-            )
-        if null != own and classes and null < classes:
-            raise ValueError(
-                f"null_label is {null}, which is a class of the denoiser: build it "
-                "with null_label=True, which adds a label, and pass none"
-            )
+        null = _null_label(model, self.null_label)
         drop = torch.rand(len(labels), device=labels.device) < self.drop_labels
         return labels.masked_fill(drop, null)
 

@@ -258,6 +258,15 @@ class Parts(nn.Module):
         "The attention block for a feature map of this side, if it has one."
         return [self.attention(channels)] if side in self.config.attention else []
 
+# %% ../nbs/03_unet.ipynb #64eb81ce
+def _check_images(x: Tensor, shape: tuple[int, int, int], device: torch.device):
+    "Raise `ValueError` for images of another shape, or on another device."
+    if x.device != device:
+        raise ValueError(f"images are on {x.device}, the model on {device}: move one")
+    if x.shape[1:] != shape:
+        takes = f"(N, {', '.join(map(str, shape))})"
+        raise ValueError(f"this model takes images {takes}, not {tuple(x.shape)}")
+
 # %% ../nbs/03_unet.ipynb #08f08256
 class Encoder(Parts, OnHub):
     "The way down and the middle, shared by the denoiser and the classifier."
@@ -307,12 +316,7 @@ class Encoder(Parts, OnHub):
     def check(self, x: Tensor, t: Tensor, labels: Tensor | None = None, classes=None):
         "Raise as `check_inputs` does, and `ValueError` for images of another shape."
         check_inputs(x, t, labels, self.config.timesteps, classes)
-        here = self.time_embed[0].weight.device
-        if x.device != here:
-            raise ValueError(f"images are on {x.device}, the model on {here}: move one")
-        if x.shape[1:] != self.shape:
-            takes = f"(N, {', '.join(map(str, self.shape))})"
-            raise ValueError(f"this model takes images {takes}, not {tuple(x.shape)}")
+        _check_images(x, self.shape, self.time_embed[0].weight.device)
 
 # %% ../nbs/03_unet.ipynb #9b9bcb5c
 class UNet(Encoder):

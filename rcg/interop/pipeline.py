@@ -365,6 +365,13 @@ def guided_output(
     noise = to_noise(kind, prediction, x_t, *levels) - levels[1] * gradient
     return torch.cat([from_noise(kind, noise, x_t, *levels), *v], dim=1)
 
+# %% ../../nbs/interop/02_pipeline.ipynb #771cdf4e
+def _first_two(denoiser: nn.Module, given: tuple, named: dict) -> tuple[Tensor, Tensor]:
+    "x_t and t (N,) int64 of a call, by position or by name."
+    call = inspect.signature(denoiser.forward).bind(*given, **named).arguments
+    x_t, t, *_ = call.values()
+    return x_t, torch.as_tensor(t, device=x_t.device).expand(len(x_t)).long()
+
 # %% ../../nbs/interop/02_pipeline.ipynb #4cb7299d
 class ClassifierGuider(BaseGuidance):
     "Classifier guidance for modular pipelines whose schedulers have β_t."
@@ -398,10 +405,7 @@ class ClassifierGuider(BaseGuidance):
 
     def prepare_models(self, denoiser: nn.Module):
         def watch(_, given, named):
-            call = inspect.signature(denoiser.forward).bind(*given, **named).arguments
-            x_t, t, *_ = call.values()
-            t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-            self.seen = x_t, t.long()
+            self.seen = _first_two(denoiser, given, named)
 
         self.hook = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
 

@@ -374,6 +374,20 @@ def _check_filled(root: Path, kept: Sequence, empty: Sequence[str]):
             "add images, or remove the folders"
         )
 
+# %% ../../nbs/running/02_images.ipynb #1a889baf
+def _labelled_files(
+    directory: Path, folders: list[str], endings: tuple[str, ...]
+) -> tuple[list[tuple[str, int]], list[str]]:
+    "The images in folders of classes, with their labels, and what else lies there."
+    listed = [
+        (os.path.join(folder, name), label)
+        for label, folder in enumerate(folders)
+        for name in files_below(directory / folder)
+    ]
+    image = [s[0].lower().endswith(endings) for s in listed]
+    others = [_shown(s) for s, known in zip(listed, image) if not known]
+    return [s for s, known in zip(listed, image) if known], others
+
 # %% ../../nbs/running/02_images.ipynb #1b8ea70c
 class ImageFiles(DatasetFolder):
     """`root/class/image` as pictures of Pillow and labels.
@@ -402,16 +416,9 @@ class ImageFiles(DatasetFolder):
         return names, {name: k for k, name in enumerate(names)}
 
     def make_dataset(self, directory, class_to_idx, extensions, allow_empty, **_):
-        listed = [
-            (os.path.join(folder, name), label)
-            for label, folder in enumerate(self.folders)
-            for name in files_below(directory / folder)
-        ]
-        image = [s[0].lower().endswith(extensions) for s in listed]
-        others = [_shown(s) for s, known in zip(listed, image) if not known]
+        images, others = _labelled_files(directory, self.folders, extensions)
         self.ignored = _passed_over(directory, _beside(directory) + others)
-        kept = [s for s, known in zip(listed, image) if known]
-        kept = [s for s in kept if not self.skip or _shown(s) not in self.skip]
+        kept = [s for s in images if not self.skip or _shown(s) not in self.skip]
         full = {label for _, label in kept}
         self.empty = [name for name, label in class_to_idx.items() if label not in full]
         _check_filled(directory, kept, () if allow_empty else self.empty)
@@ -554,6 +561,16 @@ def _named(source: str | Path, train: bool) -> LabeledImages | None:
     read = {"digits": digits, "mnist": mnist}.get(source)
     return read and read("train" if train else "test")
 
+# %% ../../nbs/running/02_images.ipynb #0156644a
+def _check_shape(source, shape: tuple, size: int | None, channels: int | None):
+    "Raise `ValueError` for images that are not of the size and channels expected."
+    wanted = (channels or shape[0], size or shape[1], size or shape[2])
+    if shape != wanted:
+        raise ValueError(
+            f"{source} has images (C, H, W) of {shape}, but {wanted} are expected: "
+            "resize them, or choose another preset"
+        )
+
 # %% ../../nbs/running/02_images.ipynb #94fa30ac
 @checked
 def open_images(
@@ -591,14 +608,22 @@ def open_images(
         )
     data = labeled_array(path) if data is None else data
     check_classes(source, len(data.classes), classes)
-    shape = tuple(data.images.shape[1:])
-    wanted = (channels or shape[0], size or shape[1], size or shape[2])
-    if shape != wanted:
-        raise ValueError(
-            f"{source} has images (C, H, W) of {shape}, but {wanted} are expected: "
-            "resize them, or choose another preset"
-        )
+    _check_shape(source, tuple(data.images.shape[1:]), size, channels)
     return Augmented(data, mirrored) if train and mirror else data
+
+# %% ../../nbs/running/02_images.ipynb #2ac050d3
+def _picture_files(folder: Path) -> list[Path]:
+    "The pictures in a folder and below. Raises `FileNotFoundError` without any."
+    names = files_below(folder) if folder.is_dir() else []
+    images = [name for name in names if name.lower().endswith(IMAGE_FILES)]
+    kept = set(images)
+    _passed_over(folder, [name for name in names if name not in kept])
+    if not images:
+        raise FileNotFoundError(
+            f"there are no images in {folder.absolute()}: "
+            "pass a folder of pictures, or an .npz file"
+        )
+    return [folder / name for name in images]
 
 # %% ../../nbs/running/02_images.ipynb #78adf375
 class Pictures(Dataset):
@@ -611,16 +636,7 @@ class Pictures(Dataset):
         size: Side | None = None,  # cut squares of this side; by default as they are
     ):
         self.folder, self.size = Path(folder), size
-        names = files_below(self.folder) if self.folder.is_dir() else []
-        images = [name for name in names if name.lower().endswith(IMAGE_FILES)]
-        self.files = [self.folder / name for name in images]
-        kept = set(images)
-        _passed_over(self.folder, [name for name in names if name not in kept])
-        if not self.files:
-            raise FileNotFoundError(
-                f"there are no images in {self.folder.absolute()}: "
-                "pass a folder of pictures, or an .npz file"
-            )
+        self.files = _picture_files(self.folder)
         self.shape = None if size else self[0].shape
 
     def __len__(self) -> int:

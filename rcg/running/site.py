@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LONGEST_OPEN', 'DEFINITIONS', 'ON_COLAB', 'comments', 'parameters', 'signature', 'table', 'entry', 'symbols',
            'notebooks', 'page_of', 'heading_id', 'unique', 'unnested', 'only_imports', 'folded', 'colab', 'documented',
-           'defined', 'Pages', 'prose', 'executed', 'opening', 'page_index', 'name_index', 'first_line', 'figures',
-           'thumbnail', 'gallery']
+           'defined', 'Pages', 'prose', 'executed', 'show_error', 'opening', 'page_index', 'name_index', 'first_line',
+           'figures', 'thumbnail', 'gallery']
 
 # %% ../../nbs/running/09_site.ipynb #b475e700
 import ast
@@ -15,13 +15,14 @@ import io
 import json
 import re
 import tokenize
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 import yaml
 from PIL import Image
 
-from .files import markdown_table
+from .files import markdown_table, run_path
 
 # %% ../../nbs/running/09_site.ipynb #818f8484
 def comments(source: str) -> dict[int, str]:
@@ -336,6 +337,23 @@ def executed(cell):
     if shell.exc:
         raise RuntimeError(f"a cell of the site fails:\n{cell.source}") from shell.exc
     return cell
+
+# %% ../../nbs/running/09_site.ipynb #8fff49c0
+def show_error(
+    action: Callable,  # without arguments
+    folder: str | Path,  # what it uses of this machine
+    called: str,  # on the page
+):
+    "Print the error that an action raises. Raises `AssertionError` without one."
+    try:
+        action()
+    except Exception as e:
+        text = str(e).replace(str(folder), called)
+        for here in (Path.cwd(), run_path(".")):
+            text = text.replace(str(here), "…")
+        print(f"{type(e).__name__}: {text}\n")
+    else:
+        raise AssertionError("no error")
 
 # %% ../../nbs/running/09_site.ipynb #5852657a
 def opening(notebook: dict) -> tuple[str, str]:

@@ -152,6 +152,19 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 """
 
+# %% ../../nbs/survey/00_answers.ipynb #ec774ace
+def _make_tables(db: sqlite3.Connection, survey: Survey):
+    "Make what is missing. Raises `ValueError` if there are answers to another survey."
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    if not db.execute("SELECT * FROM survey").fetchall():
+        db.execute("INSERT INTO survey VALUES (?)", [survey.key])
+    if db.execute("SELECT key FROM survey").fetchall() != [(survey.key,)]:
+        raise ValueError(
+            f"{survey.database} holds answers to another survey: "
+            "move it away, or restore the manifest it belongs to"
+        )
+
 # %% ../../nbs/survey/00_answers.ipynb #29c7c6a5
 class Store:
     "The database of a survey."
@@ -170,15 +183,7 @@ class Store:
             except OSError:
                 pass  # SQLite says what is wrong with it
             with self.transaction(write=True, create=True) as db:
-                for statement in _TABLES.split(";"):
-                    db.execute(statement)
-                if not db.execute("SELECT * FROM survey").fetchall():
-                    db.execute("INSERT INTO survey VALUES (?)", [survey.key])
-                if db.execute("SELECT key FROM survey").fetchall() != [(survey.key,)]:
-                    raise ValueError(
-                        f"{survey.database} holds answers to another survey: "
-                        "move it away, or restore the manifest it belongs to"
-                    )
+                _make_tables(db, survey)
 
     @contextmanager
     def transaction(
