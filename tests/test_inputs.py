@@ -71,7 +71,8 @@ LEFT_OUT = {
         solvers.Level solvers.Denoised solvers.SampleStep metrics.Neighbourhoods
         metrics.Interval metrics.ImageSet metrics.Reference training.NonFiniteLoss
         running.jobs.Stopped running.jobs.Task running.jobs.TrainingPlan
-        running.jobs.SamplingPlan running.jobs.Networks running.downloads.PublicFile
+        running.jobs.SamplingPlan running.jobs.Part running.jobs.Networks
+        running.downloads.PublicFile
         survey.opinions.Summary survey.opinions.Preference survey.opinions.Variances
         running.models.Cost guidance.Guided diffusion.SeededNoise training.TrainingState
         running.jobs.ImageSource running.jobs.Validation survey.answers.Store""",
@@ -86,7 +87,7 @@ LEFT_OUT = {
     "steps of a job, which begins with checked settings (tests/test_jobs.py)": """
         running.jobs.training_plan running.jobs.training_run running.jobs.check_images
         running.jobs.this_process running.jobs.allow_tf32 running.jobs.stop_signals
-        running.jobs.sampling_plan running.jobs.load_networks running.jobs.guidance_of
+        running.jobs.sampling_plan running.jobs.load_networks
         running.jobs.draw running.jobs.sampling_run running.jobs.train_job
         running.jobs.sample_job running.jobs.pack running.jobs.check
         running.jobs.contents running.commands.launch""",
@@ -102,6 +103,7 @@ LEFT_OUT = {
         guidance.guided_x0 guidance.check_finite guidance.target_of
         guidance.asked_for running.models.check_labels running.models.check_takes
         running.models.called running.models.in_short running.models.told
+        running.models.labels_given
         classifier.input_gradient classifier.gradient_by classifier.as_logits
         diffusion.noise_in diffusion.seed_list""",
     "decorators and what notebooks call, tried in their notebook": """
