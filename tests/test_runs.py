@@ -3,14 +3,18 @@
 import ast
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from PIL import Image
 
 from rcg.classifier import Classifier
 from rcg.running.checkpoints import load_unet
+from rcg.running.images import ImageFolder
+from rcg.running.jobs import ImageSource, check_images
 from rcg.running.presets import preset
 from rcg.running.runs import Run
 
@@ -97,3 +101,18 @@ def test_kept_results_are_of_the_packages_networks():
     results = NBS.parent / "results"
     told = json.loads((results / "gradient-score" / "settings.json").read_text())
     assert told["denoiser"] == load_unet("digits-denoiser").described()
+
+
+def test_repaired_images_are_read_again_even_if_they_are_as_large(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "pets" / name / "0.png")
+    file = tmp_path / "pets" / "cat" / "0.png"
+    whole = file.read_bytes()
+    file.write_bytes(bytes(len(whole)))
+    opened = partial(ImageFolder, tmp_path / "pets", 8)
+    source = ImageSource("pets", opened, tmp_path / "images.json")
+    with pytest.raises(OSError, match="1 images of pets cannot be read: cat/0.png"):
+        check_images(source, 0)
+    file.write_bytes(whole)
+    assert len(check_images(source, 0)[1]) == 2

@@ -829,7 +829,7 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #c479338d
-_AT_ONCE = {"cpu": 16 * 32**2, "cuda": 256 * 128**2}  # pixels; more gain nothing
+_AT_ONCE = {"cpu": 32 * 32**2, "cuda": 64 * 128**2}  # pixels
 
 
 def _drawn(
@@ -837,7 +837,7 @@ def _drawn(
 ) -> Iterator[tuple[list[Task], Tensor]]:
     "Batches of tasks with their images (N, C, H, W), smaller ones if memory runs out."
     pixels = math.prod(networks.unet.shape[1:])
-    size = plan.job.batch_size or max(1, _AT_ONCE.get(device.type, 2**14) // pixels)
+    size = plan.job.batch_size or max(1, _AT_ONCE.get(device.type, 2**15) // pixels)
     while tasks:
         now, size = tasks[:size], min(size, len(tasks))
         try:
