@@ -77,6 +77,9 @@ def test_a_report_on_few_classes_compares_with_all():
     named = given["unet"]
     given["unet"] = lambda x, t, y: named(x, t, y)
     assert classifier_report(**given) == [row]
+    wrapped = dict(classifier=torch.nn.DataParallel(given["classifier"]), unet=None)
+    unaligned = {k: v for k, v in row.items() if k != "alignment"}
+    assert classifier_report(**given | wrapped) == [unaligned]
     scores = gradient_score(
         {"": given["classifier"]},
         *(Diffusion(), given["images"], given["labels"], (100,)),

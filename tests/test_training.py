@@ -4,6 +4,7 @@ import json
 import math
 import signal
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -564,6 +565,72 @@ def test_labels_are_dropped_by_their_share_and_equally_when_resumed(tmp_path):
     share = (seen[0] == 10).float().mean().item()
     assert 0.2 < share < 0.3 and seen[0].equal(seen[1])
     assert seen[0].max() == 10 and (seen[0] == 10).any(1).all()
+
+
+class OwnThreat:
+    "A threat without a representation."
+
+    eps = 0.5
+
+    def step(self, x, gradient, size):
+        return x + size * gradient.sign()
+
+    def project(self, x, center):
+        return center + (x - center).clamp(-self.eps, self.eps)
+
+
+class OwnLoss:
+    "A loss without a representation."
+
+    def __call__(self, model, x0, labels, t, noise):
+        return {"loss": (model(x0, t, labels)[0] - noise).pow(2).flatten(1).mean(1)}
+
+
+def weighted(weight, model, x0, labels, t, noise):
+    return {"loss": weight * OwnLoss()(model, x0, labels, t, noise)["loss"]}
+
+
+def test_a_loss_that_does_not_say_its_settings_has_no_folder(tmp_path):
+    attacked = ClassifierLoss(Diffusion(), Attack(OwnThreat(), 2))
+    for model, loss in ((fresh_unet, OwnLoss()), (fresh_classifier, attacked)):
+        with pytest.raises(ValueError, match=r"holds <.*Own.* at 0x.*make it a data"):
+            next(train(model(), loss, digits(), 1000, CONFIG, tmp_path / "a"))
+        assert not (tmp_path / "a").exists()
+        assert next(train(model(), loss, digits(), 1000, CONFIG)).step == 1
+
+
+def test_a_loss_made_of_functions_is_resumed_and_told_from_another(tmp_path):
+    begun = lambda weight, steps: [
+        *train(
+            fresh_unet(),
+            partial(weighted, weight),
+            digits(),
+            1000,
+            replace(CONFIG, steps=steps),
+            tmp_path,
+        )
+    ]
+    assert begun(2.0, 2)[-1].start == 0
+    path = tmp_path / CHECKPOINT
+    kept = load_tensors(path, header=True)[1]["settings"]["loss"]
+    assert kept == "functools.partial(weighted, 2.0)"
+    assert begun(2.0, 3)[-1].start == 2
+    with pytest.raises(ValueError, match=r"loss was .*2\.0\), is .*3\.0\)"):
+        begun(3.0, 4)
+
+
+def test_a_wrapped_denoiser_without_labels_gets_none():
+    wrapped = nn.DataParallel(fresh_unet(classes=None))
+    assert DenoiserLoss(Diffusion())(wrapped, *batch())["loss"].isfinite().all()
+
+
+def test_a_wrapped_network_keeps_the_names_of_its_classes(tmp_path):
+    wrapped = nn.DataParallel(fresh_classifier())
+    data, config = digits(), replace(CONFIG, steps=1)
+    data.classes = [f"digit {k}" for k in range(10)]
+    fit(train_classifier(wrapped, Diffusion(), data, config, folder=tmp_path))
+    stored = load_tensors(tmp_path / "model.safetensors", header=True)[1]
+    assert wrapped.module.class_names == stored["classes"] == data.classes
 
 
 def test_dropping_labels_needs_a_label_for_no_class():
