@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from conftest import NBS, ROOT, parameters, read
 sys.path.insert(0, str(ROOT / "tools"))
 from notebooks import opening, readme
 
-from rcg.running.site import heading_id, notebooks, page_of
+from rcg.running.site import ON_COLAB, colab, heading_id, notebooks, page_of
 
 NAMES = sorted(
     p.relative_to(NBS).as_posix()
@@ -378,6 +379,32 @@ def test_every_symbol_is_documented_once_and_in_order(pages, places, name):
     assert "show_doc(" not in json.dumps([c.source for c in pages[name].cells])
     every = [a for a in places[name] if a in entries]
     assert len(every) == len(set(every)), "two headings have the name of a symbol"
+
+
+@pytest.mark.parametrize("name", ON_COLAB)
+def test_a_page_runs_on_colab_after_the_cell_that_is_given(name):
+    "It installs what the page imports, and brings the results that it reads."
+    first, page = colab(f"{name}.ipynb", "someone/copy"), read(f"{name}.ipynb")
+    code = "\n".join(c.source for c in code_cells(page))
+    settings = ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini")
+    there = settings["DEFAULT"]["requirements"].replace("pillow", "PIL")
+    there = re.split(r"[\s>=.-]+", there.replace("scikit-learn", "sklearn")) + ["rcg"]
+    there += re.findall(r"^%pip install -q \. (.*)$", first, re.M)[0].split()
+    needed = set(re.findall(r"^\s*(?:import|from) (\w+)", code, re.M))
+    # IPython is what runs there; cleanfid is called clean-fid
+    assert needed <= {*there, *sys.stdlib_module_names, "IPython", "cleanfid"}
+    if results := re.findall(r"[\"'](results/[^\"'{]*)", code):
+        assert "!git clone" in first and "\n%cd copy\n" in first
+        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True)
+        files = tracked.stdout.decode().splitlines()
+        assert all(any(f.startswith(r) for f in files) for r in results)
+
+
+def test_other_pages_have_no_link_to_colab():
+    assert {f"{name}.ipynb" for name in ON_COLAB} == {
+        name for name in NAMES if colab(name, "someone/copy")
+    }
 
 
 @pytest.mark.xdist_group("pages")

@@ -241,6 +241,8 @@ def test_markdown_table():
     rows = [{"a": 1, "b": "x|y"}, {"b": "two\nlines", "a": 2.5}]
     expected = "| a | b |\n| --- | --- |\n| 1 | x\\|y |\n| 2.5 | two lines |"
     assert markdown_table(rows) == expected
+    row = markdown_table([{"type": "`int | None`, a|b"}]).splitlines()[-1]
+    assert row == r"| `int | None`, a\|b |"
 
 
 @pytest.mark.parametrize("compressed", [False, True])
