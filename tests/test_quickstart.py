@@ -45,11 +45,9 @@ def test_quickstart_runs_and_reuses(tmp_path):
     differences = json.loads((run / "differences.json").read_text())
     by = {(row["method"], row["scale"]): row["distance"] for row in scores}
     for scale in SMALL["scales"]:
-        value, low, high = differences[f"{scale:g}"]
+        value, *_ = differences[f"{scale:g}"]
         gap = by["robust", scale] - by["vanilla", scale]
-        assert low <= value <= high and abs(value - gap) < 1e-6 * abs(
-            by["vanilla", scale]
-        )
+        assert abs(value - gap) < 1e-6 * abs(by["vanilla", scale])
     assert any(f"everything computed is in {run}" in line for line in first)
 
     kept = {p: p.stat().st_mtime_ns for p in run.rglob("*.safetensors")}
