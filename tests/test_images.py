@@ -613,6 +613,16 @@ def test_named_sets_can_be_measured_against():
     reference = load_images("mnist")
     assert reference.images.shape == (1500, 3, 28, 28)
     assert reference.images[:, 2].equal(mnist("test").images[:, 0])
+    assert len(load_images("mnist", train=True).labels) == 8500
+
+
+def test_pictures_are_looked_for_here_and_in_the_repository(tmp_path, monkeypatch):
+    (tmp_path / "settings.ini").touch()
+    picture(tmp_path / "mine" / "0.png")
+    for place in (tmp_path, tmp_path / "mine"):
+        monkeypatch.chdir(place)
+        assert len(load_images("mine").images) == 1
+    assert load_images(".").images.equal(load_images("mine").images)
 
 
 # References
