@@ -829,15 +829,23 @@ def sampling_run(plan: SamplingPlan, networks: Networks) -> Run:
     )
 
 # %% ../../nbs/running/07_jobs.ipynb #c479338d
-_AT_ONCE = {"cpu": 32 * 32**2, "cuda": 64 * 128**2}  # pixels
+_AT_ONCE = {"cpu": 2**15, "cuda": 2**20}  # pixels
+_HELD = 320  # bytes per pixel and channel of the first level, twice what was measured
 
 
+def _batch_size(unet: UNet, device: torch.device) -> int:
+    "As many images as pay, if there is memory for them."
+    pixels = math.prod(unet.shape[1:])
+    fit = _free_memory(device) // (_HELD * unet.config.width * pixels)
+    most = _AT_ONCE.get(device.type, _AT_ONCE["cpu"])
+    return max(1, min(most // pixels, fit))
+
+# %% ../../nbs/running/07_jobs.ipynb #af0bd2b4
 def _drawn(
     plan: SamplingPlan, networks: Networks, tasks: list[Task], device, cost: Cost
 ) -> Iterator[tuple[list[Task], Tensor]]:
     "Batches of tasks with their images (N, C, H, W), smaller ones if memory runs out."
-    pixels = math.prod(networks.unet.shape[1:])
-    size = plan.job.batch_size or max(1, _AT_ONCE.get(device.type, 2**15) // pixels)
+    size = plan.job.batch_size or _batch_size(networks.unet, device)
     while tasks:
         now, size = tasks[:size], min(size, len(tasks))
         try:
