@@ -33,6 +33,7 @@ from rcg.running.presets import preset
 from rcg.running.runs import owned
 from rcg.solvers import named_solver
 from rcg.training import load_tensors
+from rcg.unet import UNet
 
 
 def training(folder: Path, **settings) -> TrainingJob:
@@ -453,6 +454,17 @@ def test_batches_are_as_large_as_memory_allows(tmp_path, monkeypatch, given, siz
     assert seen == sizes
     for file, image in zip(files, whole, strict=True):
         assert np.abs(np.array(Image.open(file)) - image.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "kind, free, size", [("cpu", 2**40, 41), ("cuda", 2**40, 1337), ("mps", 2**26, 8)]
+)
+def test_batches_are_chosen_by_pixels_and_memory(monkeypatch, kind, free, size):
+    unet = UNet(preset("mnist").unet)
+    monkeypatch.setattr(jobs, "_free_memory", lambda device: free)
+    assert jobs._batch_size(unet, torch.device(kind)) == size
+    monkeypatch.setattr(jobs, "_free_memory", lambda device: 0)
+    assert jobs._batch_size(unet, torch.device(kind)) == 1
 
 
 def test_another_order_in_memory_draws_the_same_images(tmp_path):
