@@ -491,7 +491,8 @@ def test_what_has_a_right_way_round_is_not_mirrored(pets, tmp_path):
         ("small32", False, False),
     ):
         job = TrainingJob(preset=name, mirror=given, draft=True)
-        assert (job.resolve().train.mirror, job.resolve().train.draft) == (expected, 1)
+        how = job.resolve().train.opened.keywords
+        assert (how["mirror"], how["draft"]) == (expected, 1)
 
 
 # Arrays
