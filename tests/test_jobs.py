@@ -393,7 +393,7 @@ def test_benchmarks(tmp_path):
     small |= dict(sampling_steps=2, modes=["float32"])
     small |= dict(results=str(tmp_path / "results"))
     tables = execute("experiments/benchmarks.ipynb", **small)
-    assert "| bf16 | 8 |" in tables
+    assert "| float32 | 8 |" in tables
     (file,) = (tmp_path / "results").glob("*-training.csv")
     rows = read_table(file)
     assert [row["mode"] for row in rows] == ["float32"]
