@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import execute, parameters
+from conftest import ROOT, execute, parameters
 from PIL import Image
 
 from rcg.running import checkpoints, jobs
 from rcg.running.commands import parse
-from rcg.running.files import load_json, read_table
+from rcg.running.files import load_json, read_table, write_table
 from rcg.running.images import center_crop, load_images
 from rcg.running.jobs import (
     SamplingJob,
@@ -390,14 +390,21 @@ def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path):
 def test_benchmarks(tmp_path):
     small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2)
     small |= dict(small_batch=4, repeats=1, pictures=4, points=60, width=16)
-    small |= dict(sampling_steps=2, modes=["float32"])
-    small |= dict(results=str(tmp_path / "results"))
+    small |= dict(sampling_steps=2, modes=["float32"], tried=False)
+    small |= dict(modules=["json"], commands=["jobs"], compared="--help")
+    small |= dict(results=str(tmp_path))
+    small |= dict(before="HEAD" if (ROOT / ".git").exists() else "")
+    file = tmp_path / f"cpu-{torch.get_num_threads()}-threads-training.csv"
+    columns = ["mode", "batch", "images_per_second", "seconds_per_step"]
+    columns += ["peak_gigabytes", "ratio", "machine", "torch", "sitting"]
+    write_table(file, [dict.fromkeys(columns, "earlier")])
     tables = execute("experiments/benchmarks.ipynb", **small)
     assert "| float32 | 8 |" in tables
-    (file,) = (tmp_path / "results").glob("*-training.csv")
-    rows = read_table(file)
-    assert [row["mode"] for row in rows] == ["float32"]
-    assert rows[0]["ratio"] == 1
+    found = [r for file in tmp_path.glob("*-training.csv") for r in read_table(file)]
+    assert {row["mode"] for row in found} == {"earlier", "float32"}
+    if small["before"]:
+        versions = read_table(tmp_path / "versions.csv")
+        assert [row["version"] for row in versions] == ["before", "after"]
 
 
 def test_more_images_than_can_be_listed_are_refused(tmp_path):
