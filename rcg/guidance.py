@@ -400,7 +400,7 @@ class _Terms:
         return self.kept[k][1]
 
 # %% ../nbs/07_guidance.ipynb #4ef662d1
-class Guided(_Terms):
+class Guided:
     """A denoiser with guidance, as `solve` wants it.
 
     `labels` are (N,) int64; `noise` gives images (N, C, H, W), as `SeededNoise` does.
@@ -408,8 +408,9 @@ class Guided(_Terms):
     """
 
     def __init__(self, denoiser, labels, guidance, noise, clip, threshold, cost, seeds):
-        super().__init__(denoiser, labels, guidance, noise, cost, seeds)
-        self.clip, self.threshold = clip, threshold
+        self.terms = _Terms(denoiser, labels, guidance, noise, cost, seeds)
+        self.denoiser, self.labels, self.clip = denoiser, labels, clip
+        self.threshold, self.cost, self.seeds = threshold, cost, seeds
 
     def __call__(self, process: Diffusion, x: Tensor, step: int) -> Denoised:
         "The prediction for x (N, C, H, W) at one timestep, with guidance."
@@ -419,7 +420,7 @@ class Guided(_Terms):
         p = process.p(output, x, t, self.clip)
         cause = "by what the denoiser gives: check its weights and precision"
         check_finite(output, step, cause, self.seeds)
-        score = self.score(process, noise_in(output, x), p, x, t, step)
+        score = self.terms.score(process, noise_in(output, x), p, x, t, step)
         x0 = guided_x0(process, p.x0, x, t, score) if score else p.x0
         if self.threshold:
             x0, score = self.threshold(x0), ()
