@@ -177,7 +177,7 @@ def test_a_wrong_setting_stores_nothing(tmp_path):
 def test_any_number_of_processes_draws_the_same_images(tmp_path):
     one, two = sampling(tmp_path / "one"), sampling(tmp_path / "two", processes=2)
     sample_job(one)
-    launch("sample", replace(two, images=9))
+    sample_job(replace(two, images=9, processes=1))
     launch("sample", two)  # more images later: only the new ones are drawn
     a, b = load_images(pack(one)), load_images(pack(two))
     assert len(a.images) == 21 and (a.images.int() - b.images.int()).abs().max() <= 1
@@ -389,8 +389,8 @@ def test_a_misspelt_parameter_stops_a_notebook_before_it_works(tmp_path):
 
 def test_benchmarks(tmp_path):
     small = dict(preset="digits", batch_size=8, training_steps=2, sample_batch=2)
-    small |= dict(small_batch=4, repeats=1, pictures=4, points=60, width=16)
-    small |= dict(sampling_steps=2, modes=["float32"], tried=False)
+    small |= dict(small_batch=4, small_steps=5, repeats=1, pictures=4, points=60)
+    small |= dict(width=16, sampling_steps=2, modes=["float32"], tried=False)
     small |= dict(modules=["json"], commands=["jobs"], compared="--help")
     small |= dict(results=str(tmp_path))
     small |= dict(before="HEAD" if (ROOT / ".git").exists() else "")
