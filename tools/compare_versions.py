@@ -16,8 +16,8 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import time
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -163,8 +163,9 @@ def git(*arguments: str) -> bytes:
 def checkout(commit: str, folder: Path) -> str:
     "Unpack the package as it was, and return the commit's short name."
     found = git("rev-parse", "--short", "--verify", f"{commit}^{{commit}}")
-    with tarfile.open(fileobj=io.BytesIO(git("archive", commit, "rcg"))) as archive:
-        archive.extractall(folder, filter="data")
+    packed = git("archive", "--format=zip", commit, "rcg")
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        archive.extractall(folder)
     return found.decode().strip()
 
 
