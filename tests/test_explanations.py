@@ -75,7 +75,7 @@ def test_gradient_score(tmp_path):
     results = tmp_path / "results"
     small = dict(
         budgets=[0.0, 1.0],
-        lengths=[4],
+        lengths=[2, 4],
         seeds=[0, 1],
         scales=[0.0, 1.0],
         images=12,
@@ -87,7 +87,7 @@ def test_gradient_score(tmp_path):
     scores = chosen(results / "scores.csv", eps=1.0, iterations=4, seed=1)
     assert [row["t"] for row in scores] == [0, 100, 200, 300, 400]
     unguided = chosen(results / "distances.csv", scale=0.0, seeds="selection")
-    assert len(unguided) == 4
+    assert len(unguided) == 8
     assert len({row["distance"] for row in unguided}) == 1  # whatever the classifier
     for fresh in chosen(results / "distances.csv", seeds="fresh"):
         classifier = {k: fresh[k] for k in ("eps", "iterations", "seed")}
