@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
-from rcg.attack import Attack
+from rcg.attack import L2, Attack
 from rcg.data import cifar10_samples, digits
 from rcg.diffusion import Diffusion
 from rcg.guidance import sample
@@ -17,6 +18,9 @@ from rcg.running.files import load_json
 from rcg.running.jobs import find_file
 from rcg.running.presets import preset
 from rcg.training import load_tensors
+
+sys.path.insert(0, str(ROOT / "tools"))
+import train_cifar10
 
 CIFAR10 = [name for name, p in SHIPPED.items() if p == "cifar10"]
 FACTS = {"network", "data", "training", "iterations", "optimiser", "licence"}
@@ -77,13 +81,10 @@ def test_digits_cards_and_guidance():
 
 
 def test_what_the_cards_say_holds_on_the_samples():
-    samples, diffusion, attack = (
-        cifar10_samples(),
-        Diffusion(preset("cifar10").diffusion),
-        Attack(),
-    )
-    found = {}
+    samples, found = cifar10_samples(), {}
+    diffusion = Diffusion(preset("cifar10").diffusion)
     for name in CIFAR10:
+        attack = Attack(L2(2.0 if name.endswith("eps2") else 0.5))
         common = (
             load_classifier(name),
             diffusion,
@@ -91,6 +92,7 @@ def test_what_the_cards_say_holds_on_the_samples():
             samples.labels,
             [0, 900],
         )
+        assert f"ε = {attack.threat.eps:g} " in card(name)
         table = load_json(shipped(name, "json"))["accuracy"]
         for kind, against in (("clean", None), ("attacked", attack)):
             found[name, kind], noise = accuracy(*common, against)
@@ -99,8 +101,29 @@ def test_what_the_cards_say_holds_on_the_samples():
                 found[name, kind] == pytest.approx(table[kind][0], abs=0.21)
                 and noise < 0.4
             )
-    assert found["cifar10-robust", "clean"] > 0.35
+    assert found["cifar10-robust", "clean"] > 0.5
     assert found["cifar10-robust", "attacked"] > found["cifar10-vanilla", "attacked"]
+
+
+def test_the_cards_of_cifar10_are_of_its_recipe():
+    assert [stage.name for stage in train_cifar10.SHIPPED] == CIFAR10
+    for stage in train_cifar10.SHIPPED:
+        facts = load_json(shipped(stage.name, "json"))
+        assert f" {stage.iterations:,} " in facts["iterations"]
+        assert f"from {stage.lr:g} " in facts["optimiser"]
+        assert (stage.attack is None) == ("not attacked" in facts["training"])
+        assert ("average" in facts["optimiser"]) == bool(stage.ema_decay)
+
+
+def test_cifar10_images_are_shifted_and_early_timesteps_drawn():
+    image = torch.arange(3 * 32 * 32.0).view(3, 32, 32)
+    rng = np.random.default_rng(0)
+    moved = [train_cifar10.shifted(image, rng) for _ in range(200)]
+    assert {m.shape for m in moved} == {image.shape}
+    assert len({m.numpy().tobytes() for m in moved}) == 50  # 25 places, mirrored or not
+    loss = train_cifar10.EarlyTimesteps(lambda model, x0, y, t, noise: t)
+    t = loss(None, None, None, torch.arange(1000), None)
+    assert t.min() == 0 and t.max() == 998 and (t < 250).float().mean() == 0.5
 
 
 def test_bf16_file_is_float32_in_memory():

@@ -27,6 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tqdm import tqdm
 
+from rcg.running.checkpoints import shipped
 from rcg.running.files import read_table, run_path, write_table
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,7 @@ t = torch.randint(1000, (64,), generator=generator)
 x0 = torch.stack([samples[int(k)][0] for k in chosen])
 y, noise = samples.labels[chosen], torch.randn(x0.shape, generator=generator)
 x_t = Diffusion().q_sample(x0, t, noise)
-network, attack = load_classifier("cifar10-robust").requires_grad_(), Attack(L2(0.5))
+network, attack = load_classifier(WEIGHTS, "cifar10").requires_grad_(), Attack(L2(0.5))
 if not TRAINED:
     with torch.no_grad():
         for w in network.parameters():
@@ -179,7 +180,7 @@ def once(code: str, folder: Path) -> tuple[float, float, list[float], str]:
 
 def codes(folder: Path, chosen: str) -> dict[str, str]:
     "What is run, by name."
-    given = f"FOLDER = {str(folder)!r}\n"
+    given = f"FOLDER, WEIGHTS = {str(folder)!r}, {str(shipped('cifar10-robust'))!r}\n"
     pieces = {name: given + code + TIMED for name, code in PIECES.items()}
     pieces |= {name: STARTED.format(code) for name, code in STARTING.items()}
     return {name: code for name, code in pieces.items() if chosen in name}

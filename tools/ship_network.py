@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from rcg.attack import Linf
 from rcg.metrics import accuracy
-from rcg.running.checkpoints import convert, load_classifier, shipped
+from rcg.running.checkpoints import SHIPPED, convert, load_classifier, shipped
 from rcg.running.files import read_table, run_path, save_json, write_table
 from rcg.running.jobs import TrainingJob, TrainingPlan
 from rcg.training import load_tensors
@@ -68,14 +68,13 @@ def trained(plan: TrainingPlan) -> dict:
     }
 
 
-def measured(plan: TrainingPlan, file: Path, data, count: int) -> list[dict]:
-    "Clean and attacked accuracy of a converted file on held-out images, by timestep."
-    classifier = load_classifier(file, plan.job.preset)
+def measured(classifier, diffusion, attack, data, count: int) -> list[dict]:
+    "Clean and attacked accuracy on held-out images, by timestep."
     chosen = np.random.default_rng(0).permutation(len(data))[:count]
     images, labels = default_collate([data[int(i)] for i in chosen])
-    known = (classifier, plan.diffusion, images, labels, TIMESTEPS)
+    known = (classifier, diffusion, images, labels, TIMESTEPS)
     clean = accuracy(*known, batch_size=100)
-    attacked = accuracy(*known, plan.attack, batch_size=100)
+    attacked = accuracy(*known, attack, batch_size=100)
     return [
         {"t": t, "clean": round(c, 4), "attacked": round(a, 4)}
         for t, c, a in zip(TIMESTEPS, clean, attacked)
@@ -91,8 +90,22 @@ def averaged(history: list[dict]) -> list[dict]:
     ]
 
 
+def put(name: str, file: Path, facts: dict, rows: list[dict], history: list[dict]):
+    "A converted file and its card into the package, the tables into `results`."
+    preset_name = SHIPPED[name]
+    results, table = run_path("results") / RESULTS[preset_name], {}
+    if rows:
+        table["accuracy"] = {k: [row[k] for row in rows] for k in rows[0]}
+        write_table(results / f"{name}.csv", rows)
+    write_table(results / f"{name}-training.csv", averaged(history))
+    facts = facts | {"licence": LICENCES[preset_name]}
+    package = shipped("mnist").parent  # a name may be new
+    save_json(package / f"{name}.json", facts | table)
+    os.replace(file, package / f"{name}.safetensors")
+
+
 def ship(plan: TrainingPlan, name: str, data: str, images: int, held_out: str):
-    "Put a network's weights and card into the package, and its tables into `results`."
+    "What a job has trained."
     network = plan.job.network
     source, file = (plan.folder / f"{n}.safetensors" for n in ("model", "shipped"))
     convert(source, file, torch.bfloat16)
@@ -101,20 +114,18 @@ def ship(plan: TrainingPlan, name: str, data: str, images: int, held_out: str):
     kind = network if network == "denoiser" else "classifier"
     facts = {"network": f"the {kind} of the preset {plan.job.preset}, {size}"}
     facts |= {"data": data} | trained(plan) | optimised(plan, metadata["step"])
-    results, table = run_path("results") / RESULTS[plan.job.preset], {}
+    rows = []
     if network != "denoiser":
-        known = plan.held_out.open()
-        rows = measured(plan, file, known, images)
-        table["accuracy"] = {k: [row[k] for row in rows] for k in rows[0]}
-        count = f"{min(images, len(known)):,} held-out images"
-        count += f" ({held_out})" if held_out else ""
-        facts["measured on"] = f"{count}, accuracy by timestep t below"
-        write_table(results / f"{name}.csv", rows)
-    facts["licence"] = LICENCES[plan.job.preset]
-    history = averaged(read_table(plan.folder / "history.csv"))
-    write_table(results / f"{name}-training.csv", history)
-    save_json(shipped(name, "json"), facts | table)
-    os.replace(file, shipped(name))
+        known, classifier = plan.held_out.open(), load_classifier(file, plan.job.preset)
+        rows = measured(classifier, plan.diffusion, plan.attack, known, images)
+        facts["measured on"] = measured_on(min(images, len(known)), held_out)
+    put(name, file, facts, rows, read_table(plan.folder / "history.csv"))
+
+
+def measured_on(images: int, held_out: str) -> str:
+    "In words."
+    whose = f" ({held_out})" if held_out else ""
+    return f"{images:,} held-out images{whose}, accuracy by timestep t below"
 
 
 def main():

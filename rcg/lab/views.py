@@ -37,7 +37,7 @@ from rcg.data import (
 from ..diffusion import Diffusion, noise_like
 from ..figures import spread_steps
 from ..guidance import Guidance, classifier_guidance, image_guidance, sample_steps
-from ..running.checkpoints import load_classifier, load_unet
+from ..running.checkpoints import SHIPPED, load_classifier, load_unet
 from ..running.images import center_crop, read_image
 from ..running.presets import preset
 from ..running.settings import Count, Natural, checked, settings
@@ -98,8 +98,9 @@ def open_lab(
         )
     images, denoiser, eps, first = LABS[name]
     classifiers = {
-        kind: load_classifier(f"{name}-{kind}", device=device)
-        for kind in ("vanilla", "robust")
+        known.removeprefix(f"{name}-"): load_classifier(known, device=device)
+        for known, of in SHIPPED.items()
+        if of == name and known != denoiser
     }
     unet = load_unet(denoiser, device=device) if denoiser else None
     process, attack = Diffusion(preset(name).diffusion), Attack(L2(eps), steps=20)

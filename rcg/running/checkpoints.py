@@ -176,7 +176,8 @@ SHIPPED = {  # name: preset
     "mnist-vanilla": "mnist",
     "mnist-robust": "mnist",
     "cifar10-vanilla": "cifar10",
-    "cifar10-robust": "cifar10",
+    "cifar10-robust": "cifar10",  # ε = 0.5, as in the paper
+    "cifar10-robust-eps2": "cifar10",
     "digits-vanilla": "digits",
     "digits-robust": "digits",
     "digits-denoiser": "digits",
