@@ -287,7 +287,7 @@ def score_figure(
         *("alignment", "linearity", "stability", "high_frequency"),
     ),  # one panel each
 ) -> plt.Figure:
-    "The numbers over t: vanilla blue, robust orange; a kind of line for each data set."
+    "The numbers over t: a colour for each classifier, a kind of line for each data."
     for found in rows.values():
         there = [name for name in names if name in found[0]]
         if not there or "classifier" not in found[0]:

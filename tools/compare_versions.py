@@ -5,9 +5,9 @@ python tools/compare_versions.py cf39c0d HEAD --only "robust step" --repeats 3
 
 Every piece of work runs in a fresh process for each commit in turns, several times
 over; in each it is done once untimed and once timed, by the processor's time of all its
-threads. A piece uses only what both commits have. It makes its own inputs, which must
-be the same to the bit, and gives numbers that are compared. Raw times go to
-`results/benchmarks/versions.csv`.
+threads. A piece uses only what both commits have, with the CIFAR-10 weights of this
+checkout for both. It makes its own inputs, which must be the same to the bit, and gives
+numbers that are compared. Raw times go to `results/benchmarks/versions.csv`.
 """
 
 import argparse

@@ -3,9 +3,9 @@ r"""Train the CIFAR-10 classifiers of the package, and put them into it.
 python tools/train_cifar10.py                        trains; repeated, it goes on
 python tools/train_cifar10.py --ship "in words"      measures, writes weights and cards
 
-The images are those of torchvision, or `--train` and `--test` name others: folders of
-class folders, or .npz files. On one core an iteration took 1.3 s, or 3.5 to 4.4 s if
-its images are attacked.
+The images are those of torchvision; `--train` and `--test`, and `-p data` below, name
+others: folders of class folders, or .npz files. An iteration took 1.3 s on one core, or
+3.5 to 4.4 s if its images are attacked.
 
 All begin as the job does, with timesteps drawn uniformly:
 
@@ -28,10 +28,11 @@ from torch.nn import functional as F
 
 from rcg.attack import L2, Attack
 from rcg.checkpoints import convert, load_classifier
-from rcg.data import Augmented, mirrored
+from rcg.data import Augmented, cifar10_samples, mirrored
 from rcg.diffusion import Diffusion
+from rcg.gradients import gradient_score
 from rcg.metrics import Interval, accuracy, proportion
-from rcg.running.files import read_table, run_path
+from rcg.running.files import read_table, run_path, write_table
 from rcg.running.images import open_images
 from rcg.training import ClassifierLoss, TrainingConfig, fit, train
 
@@ -65,8 +66,10 @@ BATCH, FIRST = 64, "5,000"  # iterations of the job
 SECOND = Stage("cifar10-2", "cifar10-1", 4000, 5500, 6e-4)
 VANILLA = Stage("cifar10-vanilla", "cifar10-2", 4500, 4500, 5e-4)
 ROBUST = Stage("cifar10-robust", "cifar10-2", 750, 750, 4e-4, ATTACK, 0.99)
-CLEAREST = Stage("cifar10-robust-eps2", "cifar10-2", 500, 500, 4e-4, STRONGER, None)
-SHIPPED = VANILLA, ROBUST, CLEAREST
+STRONGER_ROBUST = Stage(
+    "cifar10-robust-eps2", "cifar10-2", 500, 500, 4e-4, STRONGER, None
+)
+SHIPPED = VANILLA, ROBUST, STRONGER_ROBUST
 
 
 def shifted(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -117,24 +120,36 @@ def ship(stage: Stage, held_out, words: str, count: int):
     kind = "attacked images (Eq. 5)" if stage.attack else "noisy images, not attacked"
     average = f", moving average of the weights ({stage.ema_decay})"
     average = average if stage.ema_decay else ""
+    average += "; before that 0.0006, and the first part in bfloat16 autocast"
     facts = {
         "network": f"the paper's CIFAR-10 classifier, {size}",
-        "data": f"CIFAR-10, the 50,000 training images, {words}; mirrored and shifted",
+        "data": f"CIFAR-10, the 50,000 training images, {words}; mirrored, "
+        f"and after the first {FIRST} iterations shifted by up to two pixels",
         "training": kind,
         "attack": f"PGD, {ball}, at most 7 steps, stopping once fooled{table}",
         "iterations": f"of {BATCH} images: {before} (the paper's: 200,000 of 128)",
         "optimiser": "AdamW, weight decay 0.05, learning rate falling from "
         f"{stage.lr:g} to 0 in the last part{average}",
-        "measured on": measured_on(count, "of the same kind"),
+        "measured on": measured_on(min(count, len(held_out)), "of the same kind"),
     }
     facts["held-out accuracy"] = f"{clean(network, held_out)} at t = 0, all of them"
     rows = measured(network, Diffusion(), attack, held_out, count)
     put(stage.name, file, facts, rows, read_table(stage.folder / "history.csv"))
 
 
-def chosen(stages, part: str) -> list[Stage]:
-    "Those whose name holds this."
-    return [stage for stage in stages if part in stage.name]
+def describe_start():
+    "Numbers of the gradients of the network that the three have in common."
+    weights = run_path(f"runs/{SECOND.name}/model.safetensors")
+    networks = {"common start": load_classifier(weights, "cifar10")}
+    samples = cifar10_samples()
+    known = Diffusion(), samples.all(), samples.labels
+    rows = gradient_score(networks, *known, range(0, 500, 100), length=4.0)
+    write_table(run_path("results/cifar10-classifiers/common-start.csv"), rows)
+
+
+def chosen(stages, name: str) -> list[Stage]:
+    "That of this name, or all."
+    return [stage for stage in stages if name in ("", stage.name)]
 
 
 def main():
@@ -146,13 +161,13 @@ def main():
     parser.add_argument("--test", default="cifar10", help="held-out images")
     parser.add_argument("--ship", help="where the images are from, in words")
     parser.add_argument("--images", type=int, default=1000, help="held out, to measure")
-    parser.add_argument("--only", default="", help="stages whose name holds this")
+    parser.add_argument("--only", default="", help="only the stage of this name")
     args = parser.parse_args()
     if args.ship:
         held_out = open_images(args.test, 32, train=False)
         for stage in chosen(SHIPPED, args.only):
             ship(stage, held_out, args.ship, args.images)
-        return
+        return describe_start()
     data = Augmented(open_images(args.train, 32, mirror=False), shifted)
     for stage in chosen([SECOND, *SHIPPED], args.only):
         run(stage, data)
