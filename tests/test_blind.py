@@ -6,8 +6,8 @@ from rcg.running.files import read_table, write_table
 
 
 def test_sheets_then_answers(tmp_path):
-    small = dict(pairs=4, timesteps=[0, 500], results=str(tmp_path))
-    assert "0 answers" in execute("experiments/blind_test.ipynb", **small)
+    small = dict(data="mnist", pairs=4, timesteps=[0, 500], results=str(tmp_path))
+    assert "no answers yet" in execute("experiments/blind_test.ipynb", **small)
     folder = tmp_path / "mnist"
     assert (folder / "sheet-1.png").exists() and not (folder / "sheet-2.png").exists()
     key = read_table(folder / "key.csv")

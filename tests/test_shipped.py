@@ -118,7 +118,7 @@ def test_the_cards_of_cifar10_are_of_its_recipe():
 def test_cifar10_images_are_shifted_and_early_timesteps_drawn():
     image = torch.arange(3 * 32 * 32.0).view(3, 32, 32)
     rng = np.random.default_rng(0)
-    moved = [train_cifar10.shifted(image, rng) for _ in range(200)]
+    moved = [train_cifar10.shifted(image, rng) for _ in range(1000)]
     assert {m.shape for m in moved} == {image.shape}
     assert len({m.numpy().tobytes() for m in moved}) == 50  # 25 places, mirrored or not
     loss = train_cifar10.EarlyTimesteps(lambda model, x0, y, t, noise: t)
