@@ -8,7 +8,6 @@ import pytest
 import torch
 from conftest import ROOT
 
-from rcg.attack import L2, Attack
 from rcg.data import cifar10_samples, digits
 from rcg.diffusion import Diffusion
 from rcg.guidance import sample
@@ -83,8 +82,8 @@ def test_digits_cards_and_guidance():
 def test_what_the_cards_say_holds_on_the_samples():
     samples, found = cifar10_samples(), {}
     diffusion = Diffusion(preset("cifar10").diffusion)
-    for name in CIFAR10:
-        attack = Attack(L2(2.0 if name.endswith("eps2") else 0.5))
+    for stage in train_cifar10.SHIPPED:
+        name, attack = stage.name, stage.tested
         common = (
             load_classifier(name),
             diffusion,

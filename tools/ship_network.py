@@ -52,15 +52,15 @@ def optimised(plan: TrainingPlan, step: int) -> dict:
     return {"iterations": f"{step:,} of {images}", "optimiser": said}
 
 
-def trained(plan: TrainingPlan) -> dict:
-    "What the network was shown, in words."
-    if plan.job.network == "denoiser":
+def trained(network: str, attack) -> dict:
+    "What a network was shown, in words."
+    if network == "denoiser":
         noisy = "noisy images and labels; noise and variance (the hybrid loss)"
         return {"training": noisy}
-    norm = "Linf" if isinstance(plan.attack.threat, Linf) else "L2"
-    ball = f"{norm}, ε = {plan.attack.threat.eps:g} in the units of images in [-1, 1]"
-    pgd = f"PGD, {ball}, at most {plan.attack.steps} steps, stopping once fooled"
-    if plan.job.network == "robust":
+    norm = "Linf" if isinstance(attack.threat, Linf) else "L2"
+    ball = f"{norm}, ε = {attack.threat.eps:g} in the units of images in [-1, 1]"
+    pgd = f"PGD, {ball}, at most {attack.steps} steps, stopping once fooled"
+    if network == "robust":
         return {"training": "attacked images (Eq. 5)", "attack": pgd}
     return {
         "training": "noisy images, not attacked",
@@ -113,7 +113,11 @@ def ship(plan: TrainingPlan, name: str, data: str, images: int, held_out: str):
     size = f"{sum(v.numel() for v in tensors.values()):,} parameters"
     kind = network if network == "denoiser" else "classifier"
     facts = {"network": f"the {kind} of the preset {plan.job.preset}, {size}"}
-    facts |= {"data": data} | trained(plan) | optimised(plan, metadata["step"])
+    facts |= (
+        {"data": data}
+        | trained(network, plan.attack)
+        | optimised(plan, metadata["step"])
+    )
     rows = []
     if network != "denoiser":
         known, classifier = plan.held_out.open(), load_classifier(file, plan.job.preset)

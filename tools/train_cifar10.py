@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ship_network import measured, measured_on, put
+from ship_network import measured, measured_on, put, trained
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,6 +54,11 @@ class Stage:
     @property
     def folder(self):
         return run_path(f"runs/{self.name}")
+
+    @property
+    def tested(self) -> Attack:
+        "The attack of its table of accuracies."
+        return self.attack or ATTACK
 
     @property
     def config(self) -> TrainingConfig:
@@ -114,10 +119,6 @@ def ship(stage: Stage, held_out, words: str, count: int):
     before = f"{FIRST} with timesteps drawn uniformly, then {SECOND.iterations:,} "
     before += f"and {stage.iterations:,} with more of the early ones (t = T u²)"
     before += ", of which the last with attacks" if stage.attack else ""
-    attack = stage.attack or ATTACK
-    ball = f"L2, ε = {attack.threat.eps:g} in the units of images in [-1, 1]"
-    table = "" if stage.attack else " (in the table only)"
-    kind = "attacked images (Eq. 5)" if stage.attack else "noisy images, not attacked"
     average = f", moving average of the weights ({stage.ema_decay})"
     average = average if stage.ema_decay else ""
     average += "; before that 0.0006, and the first part in bfloat16 autocast"
@@ -125,15 +126,15 @@ def ship(stage: Stage, held_out, words: str, count: int):
         "network": f"the paper's CIFAR-10 classifier, {size}",
         "data": f"CIFAR-10, the 50,000 training images, {words}; mirrored, "
         f"and after the first {FIRST} iterations shifted by up to two pixels",
-        "training": kind,
-        "attack": f"PGD, {ball}, at most 7 steps, stopping once fooled{table}",
+        **trained("robust" if stage.attack else "vanilla", stage.tested),
         "iterations": f"of {BATCH} images: {before} (the paper's: 200,000 of 128)",
         "optimiser": "AdamW, weight decay 0.05, learning rate falling from "
         f"{stage.lr:g} to 0 in the last part{average}",
         "measured on": measured_on(min(count, len(held_out)), "of the same kind"),
     }
-    facts["held-out accuracy"] = f"{clean(network, held_out)} at t = 0, all of them"
-    rows = measured(network, Diffusion(), attack, held_out, count)
+    right = clean(network, held_out)
+    facts["held-out accuracy"] = f"{right} at t = 0, of all {len(held_out):,}"
+    rows = measured(network, Diffusion(), stage.tested, held_out, count)
     put(stage.name, file, facts, rows, read_table(stage.folder / "history.csv"))
 
 
